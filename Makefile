@@ -1,0 +1,67 @@
+# Development of Tallyhook. "make" lists the targets; CI runs "make test".
+.DEFAULT_GOAL := help
+# The steps of a check are in an order, the quick ones first.
+.NOTPARALLEL:
+.PHONY: help run build test check needs format vet lint fuzz race cover chaos bench golden
+
+VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LINT_VERSION := 2.15.0
+LINT         := .tools/golangci-lint
+FUZZTIME     ?= 3s
+ROUNDS       ?= 20
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## build, and serve a demonstration; its data is kept in ./data
+	@mkdir -p data
+	@DATABASE_URL=$${DATABASE_URL:-sqlite:data/tallyhook.db} exec bin/tallyhook serve --demo
+
+build: ## build bin/tallyhook
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tallyhook ./cmd/tallyhook
+
+test: check ## everything that CI runs (the same as make check)
+
+check: needs format vet lint fuzz race ## format, vet, lint, a short fuzz of each target, all tests with -race
+
+# The race detector is the one thing here that needs a C compiler.
+needs:
+	@command -v gcc >/dev/null || { \
+		echo 'gcc is missing, which go test -race needs: apt-get install -y gcc libc6-dev' >&2; exit 1; }
+
+# Built outside of go.mod, so that its dependencies are not ours. GOFLAGS is
+# cleared because -mod and -modfile do not go with a version.
+$(LINT): Makefile
+	@if $(LINT) version 2>/dev/null | grep -qF 'version $(LINT_VERSION) '; then touch $(LINT); else \
+		echo 'building golangci-lint $(LINT_VERSION), once; this takes some minutes' && \
+		GOFLAGS= GOBIN='$(CURDIR)/.tools' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION); fi
+
+format: $(LINT)
+	@$(LINT) fmt --diff || { echo 'not formatted; mend it with: $(LINT) fmt' >&2; exit 1; }
+
+vet:
+	go vet ./...
+
+lint: $(LINT) ## run golangci-lint, built into .tools when missing
+	$(LINT) run
+
+fuzz: ## fuzz every target; FUZZTIME=10m for long
+	scripts/fuzz $(FUZZTIME)
+
+race: needs
+	scripts/gotest -race -count=1 ./...
+
+cover: ## the coverage of all tests, by function
+	@mkdir -p bin
+	go test -count=1 -coverpkg=./internal/... -coverprofile=bin/cover.out ./...
+	go tool cover -func=bin/cover.out | sort -k3 -n
+
+chaos: needs ## the long form of the crash test; ROUNDS=20
+	TALLYHOOK_CHAOS_ROUNDS=$(ROUNDS) scripts/gotest -race -count=1 -timeout 4h -run Crash ./internal/app/...
+
+bench: build ## measure this machine: events a second against a server of its own
+	bin/tallyhook bench --self
+
+golden: ## write the golden files anew; read the difference before committing it
+	@for p in $$(grep -rlF 'flag.Bool("update"' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \
+		go test -count=1 "$$p" -update || exit 1; done

@@ -1,0 +1,198 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
+)
+
+// How long and how much is kept in memory. A change made here is seen at
+// once; one made by another process within the time to live.
+const (
+	knownTTL    = 30 * time.Second
+	absentTTL   = 5 * time.Second
+	knownLimit  = 10_000 // entries of one generation
+	absentLimit = 10_000
+	usedLimit   = 100_000 // keys whose last use waits to be written
+)
+
+// canaryTimeout bounds the reading of the canary at the start.
+const canaryTimeout = 15 * time.Second
+
+// Options are what the service is made with.
+type Options struct {
+	SecretsKey [32]byte
+	PublicURL  string           // what vendors call us by
+	Now        func() time.Time // nil: time.Now
+	Logger     *slog.Logger     // nil: none
+}
+
+// Service knows keys and sources. It is safe for concurrent use; of its locks
+// (changes, mu, those of the caches and of the rejections) only changes is
+// held while another is taken or the store is asked.
+type Service struct {
+	store  Store
+	public string
+	now    func() time.Time
+	log    *slog.Logger
+	sealer *sealer
+	tokens tokens
+
+	keys    lookup[[32]byte, store.Key]
+	byToken lookup[[32]byte, Opened]
+	byID    lookup[uuid.UUID, Opened]
+
+	changes sync.Mutex // one change of a source at a time: read, merge, write
+
+	mu   sync.Mutex // guards used
+	used map[uuid.UUID]time.Time
+
+	refused rejections
+}
+
+// New makes the service. It asks the store for one setting: a canary, which
+// tells in one line when SECRETS_KEY is not the key that the stored secrets
+// were sealed with.
+func New(st Store, o Options) (*Service, error) {
+	s := &Service{
+		store:   st,
+		public:  strings.TrimRight(o.PublicURL, "/"),
+		now:     o.Now,
+		log:     o.Logger,
+		keys:    newLookup[[32]byte, store.Key](),
+		byToken: newLookup[[32]byte, Opened](),
+		byID:    newLookup[uuid.UUID, Opened](),
+		used:    map[uuid.UUID]time.Time{},
+		refused: rejections{of: map[uuid.UUID]*refusals{}},
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.sealer, err = newSealer(o.SecretsKey); err != nil {
+		return nil, err
+	}
+	if s.tokens, err = newTokens(o.SecretsKey); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), canaryTimeout)
+	defer cancel()
+	if err := s.checkCanary(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// canary is the setting that SECRETS_KEY is tried on.
+const canary = "secrets_canary"
+
+func (s *Service) checkCanary(ctx context.Context) error {
+	sealed, err := s.store.Setting(ctx, canary)
+	if fault.Is(err, fault.NotFound) {
+		if err := s.store.PutSetting(ctx, canary, s.sealer.seal([]byte(canary), []byte(canary))); err != nil {
+			return fmt.Errorf("store canary: %w", err)
+		}
+		sealed, err = s.store.Setting(ctx, canary) // another process may have been faster
+	}
+	if err != nil {
+		return fmt.Errorf("read canary: %w", err)
+	}
+	if plain, err := s.sealer.open(sealed, []byte(canary)); err != nil || string(plain) != canary {
+		return fault.New(fault.Invalid, "SECRETS_KEY is not the key that this database's secrets were sealed with; start with the former one")
+	}
+	return nil
+}
+
+// audit writes who did what. The act is done by then, and its answer (a key or
+// a secret that is shown once) must not be lost for want of the line: a
+// failure is logged with what the line would have said.
+func (s *Service) audit(ctx context.Context, by Principal, action string, subject uuid.UUID, detail string) {
+	actor := by.Actor()
+	if by.KeyID == uuid.Nil {
+		actor = "system"
+	}
+	err := s.store.Audit(context.WithoutCancel(ctx), store.Audit{
+		At: s.at(), Tenant: by.Tenant, Actor: actor, Action: action, Subject: subject.String(), Detail: detail,
+	})
+	if err != nil {
+		s.log.ErrorContext(ctx, "audit line not written", slog.String("action", action),
+			slog.String("actor", actor), slog.String("subject", subject.String()), slog.Any("error", err))
+	}
+}
+
+// at is the time as stores keep it.
+func (s *Service) at() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
+
+// warning tells what keeps vendors from reaching the public URL.
+func (s *Service) warning() string {
+	u, err := url.Parse(s.public)
+	if err != nil {
+		return ""
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	local := host == "localhost" || strings.HasSuffix(host, ".localhost")
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap()
+		local = a.IsLoopback() || a.IsUnspecified()
+	}
+	if !local {
+		return ""
+	}
+	return "PUBLIC_URL is " + s.public + ", which only this machine can reach: set it to the address that the provider shall call"
+}
+
+// lookup answers from memory what the store said a moment ago, both what is
+// there and what is not. Absence comes from a successful read only.
+type lookup[K comparable, V any] struct {
+	known  *cache[K, V]
+	absent *cache[K, struct{}]
+}
+
+func newLookup[K comparable, V any]() lookup[K, V] {
+	return lookup[K, V]{
+		known:  newCache[K, V](knownTTL, knownLimit),
+		absent: newCache[K, struct{}](absentTTL, absentLimit),
+	}
+}
+
+// find answers ok false when there is no such row, and an Unavailable when
+// that cannot be told.
+func (l lookup[K, V]) find(k K, now time.Time, op string, read func() (V, error)) (v V, ok bool, err error) {
+	v, known, ok := l.known.get(k, now)
+	if ok {
+		return v, true, nil
+	}
+	_, absent, gone := l.absent.get(k, now)
+	if gone {
+		return v, false, nil
+	}
+	v, err = read()
+	switch {
+	case err == nil:
+		l.known.put(k, v, known, now)
+		return v, true, nil
+	case fault.Is(err, fault.NotFound):
+		l.absent.put(k, struct{}{}, absent, now)
+		return v, false, nil
+	}
+	return v, false, fault.Wrap(fault.Unavailable, op, err)
+}
+
+// forget drops the entries that match, on both sides.
+func (l lookup[K, V]) forget(known func(K, V) bool, absent func(K) bool) {
+	l.known.drop(known)
+	l.absent.drop(func(k K, _ struct{}) bool { return absent(k) })
+}

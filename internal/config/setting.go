@@ -1,0 +1,279 @@
+package config
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Who a setting is for.
+const (
+	forProduction  = "production"
+	forDevelopment = "development"
+	forTest        = "test"
+)
+
+const (
+	production   = "production"
+	development  = "development"
+	sqliteScheme = "sqlite:"
+)
+
+// Setting is one thing an operator can choose.
+type Setting struct {
+	Name     string // in the environment, with or without Prefix
+	Flag     string // without the dashes; empty: the environment only
+	Default  string // empty: none, or as Help says
+	Secret   bool   // NAME_FILE works too, and the value is never shown
+	Help     string // one sentence or two
+	Allowed  string // completes "it must be ..."
+	Example  string // for .env.example
+	Audience string // "production", "development" or "test"
+
+	// set takes the text into a Config; false: not allowed. It sees what the
+	// rows above it have set. nil: the server does not read this one.
+	set func(*Config, string) bool
+}
+
+// Settings is the table of every setting of this release, in reading order.
+func Settings() []Setting {
+	return []Setting{
+		{
+			Name: "HOST", Flag: "host", Default: "127.0.0.1", Audience: forProduction, Example: "0.0.0.0",
+			Help:    "Address or host name to listen on; 0.0.0.0 or :: for every interface.",
+			Allowed: "an IP address or a host name, without a port",
+			set:     func(c *Config, v string) bool { c.Host = unbracket(v); return validHost(c.Host) },
+		},
+		{
+			Name: "PORT", Flag: "port", Default: "3000", Audience: forProduction, Example: "8080",
+			Help:    "TCP port to listen on; 0 takes any free one.",
+			Allowed: "a whole number from 0 to 65535",
+			set:     whole(func(c *Config, n int64) { c.Port = int(n) }, 0, 65535),
+		},
+		{
+			Name: "PUBLIC_URL", Flag: "public-url", Audience: forProduction, Example: "https://events.example.com",
+			Help: "What vendors call us by; the URLs of sources are built from it. " +
+				"Default: http://HOST:PORT, which vendors cannot reach.",
+			Allowed: "an http or https URL such as https://events.example.com, without user, query or fragment",
+			set:     setPublicURL,
+		},
+		{
+			Name: "DATABASE_URL", Flag: "database-url", Default: "sqlite:tallyhook.db", Audience: forProduction,
+			Example: "sqlite:/var/lib/tallyhook/tallyhook.db",
+			Help: "Where events are kept: sqlite: and the path of a file, which is made when missing. " +
+				"PostgreSQL comes in a later release.",
+			Allowed: "sqlite:PATH with the path of a file (postgres:// is not in this release, and memory is not durable)",
+			set:     setDatabase,
+		},
+		{
+			Name: "API_KEY", Flag: "api-key", Secret: true, Audience: forProduction,
+			Help: "The first admin key. None given and none stored: one is made and shown once on standard error. " +
+				"Prefer API_KEY_FILE: a flag shows in the process list.",
+			Allowed: "16 to 512 visible ASCII characters without spaces; openssl rand -hex 32 makes a good one",
+			set: func(c *Config, v string) bool {
+				c.APIKey = Secret(v)
+				// Keys are stored as plain SHA-256, which only protects a random one.
+				if v != "" && len(v) < 32 {
+					c.Warnings = append(c.Warnings, "API_KEY is shorter than 32 characters; make one with: openssl rand -hex 32")
+				}
+				return v == "" || len(v) >= 16 && len(v) <= 512 && visible(v)
+			},
+		},
+		{
+			Name: "SECRETS_KEY", Flag: "secrets-key", Secret: true, Audience: forProduction,
+			Help: "Encrypts the secrets of sources at rest. None given: a key file of mode 0600 is made beside the " +
+				"SQLite database; keep a copy of it. Prefer SECRETS_KEY_FILE: a flag shows in the process list.",
+			Allowed: "32 bytes in base64 or hex; openssl rand -base64 32 makes one",
+			set: func(c *Config, v string) bool {
+				c.SecretsKey = Secret(v)
+				return v == "" || thirtyTwoBytes(v)
+			},
+		},
+		{
+			Name: "MAX_BODY_BYTES", Flag: "max-body-bytes", Default: "2097152", Audience: forProduction, Example: "4194304",
+			Help:    "Largest body of a request, in bytes; a larger one is answered 413.",
+			Allowed: "a whole number of bytes from 1024 (1 KiB) to 67108864 (64 MiB)",
+			set:     whole(func(c *Config, n int64) { c.MaxBodyBytes = n }, 1<<10, 64<<20),
+		},
+		{
+			Name: "ORPHANED_QUEUE_BATCH_SIZE", Flag: "orphaned-queue-batch-size", Default: "50", Audience: forProduction,
+			Example: "200",
+			Help:    "How many due orphans are taken at a time and resolved in one transaction.",
+			Allowed: "a whole number from 1 to 1000",
+			set:     whole(func(c *Config, n int64) { c.BatchSize = int(n) }, 1, 1000),
+		},
+		{
+			Name: "RETRY_SCHEDULE", Flag: "retry-schedule", Default: "5s,15s,1m,5m,15m,1h", Audience: forProduction,
+			Example: "5s,1m,10m,1h,12h",
+			Help: "How long an orphan waits before each attempt to find its enrollment. " +
+				"The last attempt spent, it becomes a dead letter.",
+			Allowed: "1 to 50 durations from 1ms to 720h, separated by commas, such as 5s,1m,1h",
+			set:     setSchedule,
+		},
+		{
+			Name: "TX_TIMEOUT", Flag: "tx-timeout", Default: "5s", Audience: forProduction, Example: "10s",
+			Help:    "Longest a database transaction may take; then it is rolled back and tried again, at no attempt's cost.",
+			Allowed: "a duration from 10ms to 5m, such as 5s",
+			set:     duration(func(c *Config, d time.Duration) { c.TxTimeout = d }, 10*time.Millisecond, 5*time.Minute),
+		},
+		{
+			Name: "SHUTDOWN_TIMEOUT", Flag: "shutdown-timeout", Default: "30s", Audience: forProduction, Example: "20s",
+			Help: "Longest an orderly shutdown may take after SIGTERM or SIGINT. " +
+				"Keep it below what the service manager waits before it kills.",
+			Allowed: "a duration from 10ms to 10m, such as 30s",
+			set:     duration(func(c *Config, d time.Duration) { c.ShutdownTimeout = d }, 10*time.Millisecond, 10*time.Minute),
+		},
+		{
+			Name: "METRICS_ADDR", Flag: "metrics-addr", Audience: forProduction, Example: "127.0.0.1:9090",
+			Help:    "Moves /metrics to a listener of its own. Default: it is served with everything else, without a key.",
+			Allowed: "HOST:PORT or :PORT, such as 127.0.0.1:9090",
+			set:     func(c *Config, v string) bool { c.MetricsAddr = v; return v == "" || validAddr(v) },
+		},
+		{
+			Name: "APP_ENV", Flag: "app-env", Default: production, Audience: forDevelopment, Example: development,
+			Help:    "development allows web pages of any localhost port to call the API and logs readably; nothing else differs.",
+			Allowed: "production or development",
+			set: func(c *Config, v string) bool {
+				c.AppEnv = strings.ToLower(v)
+				return c.AppEnv == production || c.AppEnv == development
+			},
+		},
+		{
+			Name: "LOG_LEVEL", Flag: "log-level", Default: "info", Audience: forProduction, Example: "warn",
+			Help:    "The least level that is logged.",
+			Allowed: "debug, info, warn or error",
+			set: func(c *Config, v string) bool {
+				// slog itself also takes forms such as INFO+3.
+				return c.LogLevel.UnmarshalText([]byte(v)) == nil && !strings.ContainsAny(v, "+-")
+			},
+		},
+		{
+			Name: "LOG_FORMAT", Flag: "log-format", Audience: forProduction, Example: "json",
+			Help:    "How log lines look. Default: json, or text when APP_ENV is development.",
+			Allowed: "json or text",
+			set: func(c *Config, v string) bool {
+				if c.LogFormat = strings.ToLower(v); v == "" {
+					c.LogFormat = "json"
+					if c.Development() {
+						c.LogFormat = "text"
+					}
+				}
+				return c.LogFormat == "json" || c.LogFormat == "text"
+			},
+		},
+		{
+			Name: "CHAOS_ROUNDS", Default: "1", Audience: forTest, Example: "20",
+			Help: "How often the crash test kills and restarts the server. The test reads it, under the name " +
+				"TALLYHOOK_CHAOS_ROUNDS alone (make chaos ROUNDS=20 sets it); the server does not.",
+			Allowed: "a whole number from 1",
+		},
+	}
+}
+
+func whole(put func(*Config, int64), least, most int64) func(*Config, string) bool {
+	return func(c *Config, v string) bool {
+		n, err := strconv.ParseInt(v, 10, 64)
+		put(c, n)
+		return err == nil && n >= least && n <= most
+	}
+}
+
+func duration(put func(*Config, time.Duration), least, most time.Duration) func(*Config, string) bool {
+	return func(c *Config, v string) bool {
+		d, err := time.ParseDuration(v)
+		put(c, d)
+		return err == nil && d >= least && d <= most
+	}
+}
+
+func setSchedule(c *Config, v string) bool {
+	parts := strings.Split(v, ",")
+	c.RetrySchedule = make([]time.Duration, 0, len(parts))
+	for _, p := range parts {
+		d, err := time.ParseDuration(strings.TrimSpace(p))
+		if err != nil || d < time.Millisecond || d > 720*time.Hour {
+			return false
+		}
+		c.RetrySchedule = append(c.RetrySchedule, d)
+	}
+	return len(parts) <= 50
+}
+
+// setDatabase takes sqlite:PATH, and sqlite:///PATH as other tools write an
+// absolute one. sqlite://NAME would mean /NAME by the letter and NAME by
+// intent, so it is refused.
+func setDatabase(c *Config, v string) bool {
+	path, ok := strings.CutPrefix(v, sqliteScheme)
+	if !ok {
+		return false
+	}
+	if strings.HasPrefix(path, "//") {
+		if path = path[2:]; !strings.HasPrefix(path, "/") {
+			return false
+		}
+	}
+	if path == "" || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "?#\x00") || strings.HasPrefix(path, ":memory:") {
+		return false
+	}
+	c.DatabaseURL = sqliteScheme + filepath.Clean(path)
+	return true
+}
+
+func setPublicURL(c *Config, v string) bool {
+	if v == "" {
+		c.PublicURL = "http://" + c.Addr()
+		return true
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !validHost(u.Hostname()) {
+		return false
+	}
+	c.PublicURL = strings.TrimRight(u.String(), "/")
+	return u.Scheme == "http" || u.Scheme == "https"
+}
+
+func unbracket(host string) string {
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		return host[1 : len(host)-1]
+	}
+	return host
+}
+
+func validHost(host string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	return host != "" && len(host) <= 253 && !strings.ContainsFunc(host, func(r rune) bool {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !letter && r != '-' && r != '.' && r != '_'
+	})
+}
+
+func validAddr(addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host != "" && !validHost(host) {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n <= 65535
+}
+
+// thirtyTwoBytes accepts what access.ParseKey reads; here, so that the line
+// about a bad one says where it came from.
+func thirtyTwoBytes(s string) bool {
+	if b, err := hex.DecodeString(s); err == nil && len(b) == 32 {
+		return true
+	}
+	b, err := base64.RawURLEncoding.DecodeString(strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(s, "=")))
+	return err == nil && len(b) == 32
+}
+
+func visible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}

@@ -1,0 +1,149 @@
+package httpapi
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"tallyhook/internal/access"
+	"tallyhook/internal/fault"
+	"tallyhook/internal/provider"
+)
+
+// authorize is the last layer: API key and scope. It runs once the route is
+// known, hence it is wrapped around each route and not around the mux.
+func (s *server) authorize(route *Route, next http.Handler) http.Handler {
+	if route.Class == classPublic || route.Class == classWebhook {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := callOf(r.Context())
+		if err := s.admit(c, route, r); err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *server) admit(c *call, route *Route, r *http.Request) error {
+	key, given := apiKey(r.Header)
+	if !given && route.Class == classSigned && r.Header.Get("webhook-signature") != "" {
+		return s.admitSigned(c, r)
+	}
+	if key == "" {
+		s.authFailure("missing")
+		return fault.New(fault.Unauthenticated, "an API key is required: send it as X-API-Key or as Authorization: Bearer")
+	}
+	who, err := s.Access.Authenticate(r.Context(), key)
+	if err != nil {
+		if kindOf(err) == fault.Unauthenticated {
+			s.authFailure("unknown")
+			return withDetail(err, "the API key is not known, has expired or was revoked")
+		}
+		return err
+	}
+	c.who = who
+	if route.Class == classScope || route.Class == classSigned {
+		if !who.Has(route.Scope) {
+			s.authFailure("scope")
+			return fault.New(fault.Forbidden, "the API key does not have the scope %s", route.Scope)
+		}
+	}
+	return nil
+}
+
+// withDetail makes sure that the answer says what its reader looks for.
+func withDetail(err error, detail string) error {
+	if e, ok := errors.AsType[*fault.Error](err); ok && strings.Contains(e.Msg, "API key") {
+		return err
+	}
+	return &fault.Error{Kind: fault.Unauthenticated, Msg: detail, Err: err}
+}
+
+// apiKey takes the key out of the two headers it may be in. given is true when
+// the request tried to use one at all.
+func apiKey(h http.Header) (key string, given bool) {
+	if v := strings.TrimSpace(h.Get("X-API-Key")); v != "" {
+		return v, true
+	}
+	v := strings.TrimSpace(h.Get("Authorization"))
+	if v == "" {
+		return "", false
+	}
+	scheme, token, _ := strings.Cut(v, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", true
+	}
+	return strings.TrimSpace(token), true
+}
+
+// admitSigned admits a request that is signed for a source of provider generic
+// in place of an API key.
+func (s *server) admitSigned(c *call, r *http.Request) error {
+	id, err := uuid.Parse(r.Header.Get("X-Source-ID"))
+	if err != nil {
+		s.authFailure("signature")
+		return fault.New(fault.Unauthenticated, "a signed request names its source in X-Source-ID; or send an API key")
+	}
+	opened, err := s.Receiver.SignedBy(r.Context(), id, s.providerRequest(r))
+	switch {
+	case err == nil:
+	case kindOf(err) == fault.Unauthenticated || kindOf(err) == fault.NotFound:
+		// One answer for both: a source's existence is not for strangers.
+		s.authFailure("signature")
+		return &fault.Error{
+			Kind: fault.Unauthenticated, Op: "verify signature", Err: err,
+			Msg: "the signature does not verify against the source in X-Source-ID; or send an API key",
+		}
+	default:
+		return err
+	}
+	c.signed = &opened
+	c.who = access.Principal{Tenant: opened.Tenant}
+	return nil
+}
+
+func (s *server) authFailure(reason string) {
+	if f := s.Observer.AuthFailure; f != nil {
+		f(reason)
+	}
+}
+
+// providerRequest is the request as a provider's Verify sees it: raw bytes and
+// the public URL, never the Host header.
+func (s *server) providerRequest(r *http.Request) provider.Request {
+	u := s.opt.PublicURL + r.URL.EscapedPath()
+	if r.URL.RawQuery != "" {
+		u += "?" + r.URL.RawQuery
+	}
+	return provider.Request{
+		Method: r.Method, URL: u, Header: r.Header, Body: callOf(r.Context()).body, RemoteAddr: clientAddr(r.RemoteAddr),
+	}
+}
+
+// accept refuses a body of a type that the route does not read. A body without
+// a type is refused too: guessing would make a browser's simple form post an
+// API call.
+func (s *server) accept(route *Route, next http.Handler) http.Handler {
+	if len(route.Accepts) == 0 {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(callOf(r.Context()).body) > 0 {
+			media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+			known := false
+			for _, a := range route.Accepts {
+				known = known || (err == nil && media == a)
+			}
+			if !known {
+				s.refuse(w, r, fault.New(fault.Unsupported, "send the body with Content-Type: %s", strings.Join(route.Accepts, " or ")))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,163 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	jsonv2 "github.com/go-json-experiment/json"
+)
+
+func introduction() string {
+	return "Tallyhook takes the webhooks of outreach tools, ties each event to the enrollment it belongs to " +
+		"(waiting, where the event comes first), and counts.\n\n" +
+		"One resource is answered as {\"data\": {...}}, a list as {\"data\": [...], \"next_cursor\": \"...\" or null}. " +
+		"Errors are application/problem+json (RFC 9457) and name each wrong field. Ids are UUIDv7, times RFC 3339 in UTC. " +
+		"X-Request-ID is taken from the request, or made, and returned. " +
+		"Fields that a request does not have are refused, so a typing error is found at once."
+}
+
+// operation describes what the table says of a route.
+func (m *mount) operation(route *Route) huma.Operation {
+	op := huma.Operation{
+		Method: route.Method, Path: route.Path, OperationID: route.ID, Summary: route.Summary,
+		Tags: []string{route.Tag}, DefaultStatus: route.Status, MaxBodyBytes: -1,
+		Responses: map[string]*huma.Response{},
+	}
+	codes := []int{http.StatusInternalServerError, http.StatusServiceUnavailable}
+	if strings.HasPrefix(route.Path, "/api") {
+		codes = append(codes, http.StatusBadRequest)
+	}
+	if strings.Contains(route.Path, "{") {
+		codes = append(codes, http.StatusNotFound)
+	}
+	if len(route.Accepts) > 0 {
+		codes = append(codes, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusConflict)
+	}
+	switch route.Class {
+	case classScope, classKey, classSigned:
+		codes = append(codes, http.StatusUnauthorized, http.StatusForbidden)
+		scopes := []string{}
+		if route.Scope != "" {
+			scopes = append(scopes, route.Scope)
+			op.Description = "Scope: " + route.Scope + "."
+		} else {
+			op.Description = "Any API key."
+		}
+		op.Security = []map[string][]string{{"apiKey": scopes}, {"bearer": scopes}}
+		if route.Class == classSigned {
+			op.Security = append(op.Security, map[string][]string{"standardWebhooks": {}, "sourceID": {}})
+		}
+	case classPublic, classWebhook:
+		op.Security = []map[string][]string{}
+	}
+	for _, code := range codes {
+		op.Responses[strconv.Itoa(code)] = m.problemResponse(code)
+	}
+	return op
+}
+
+func (m *mount) schema(v any, hint string) *huma.Schema {
+	return m.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, hint)
+}
+
+func (m *mount) problemResponse(code int) *huma.Response {
+	r := &huma.Response{
+		Description: http.StatusText(code),
+		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: m.schema(Problem{}, "")}},
+	}
+	str := &huma.Schema{Type: huma.TypeString}
+	switch code {
+	case http.StatusUnauthorized:
+		r.Headers = map[string]*huma.Param{"WWW-Authenticate": {Schema: str}}
+	case http.StatusServiceUnavailable:
+		r.Headers = map[string]*huma.Param{"Retry-After": {Description: "In seconds.", Schema: str}}
+	}
+	return r
+}
+
+// answer adds a response with a body made from a Go type.
+func (m *mount) answer(op *huma.Operation, code int, description string, body any, example any) {
+	op.Responses[strconv.Itoa(code)] = &huma.Response{
+		Description: description,
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: m.schema(body, ""), Example: example}},
+	}
+}
+
+func textResponse(op *huma.Operation, code int, media, description string) {
+	op.Responses[strconv.Itoa(code)] = &huma.Response{
+		Description: description,
+		Content:     map[string]*huma.MediaType{media: {Schema: &huma.Schema{Type: huma.TypeString}}},
+	}
+}
+
+func describeText(_ *mount, op *huma.Operation) {
+	textResponse(op, http.StatusOK, "text/plain", http.StatusText(http.StatusOK))
+	delete(op.Responses, "500")
+	if op.Path == "/readyz" {
+		textResponse(op, http.StatusServiceUnavailable, "text/plain", "Starting, or shutting down.")
+		return
+	}
+	delete(op.Responses, "503")
+}
+
+func describeHTML(_ *mount, op *huma.Operation) {
+	textResponse(op, http.StatusOK, "text/html", http.StatusText(http.StatusOK))
+	delete(op.Responses, "503")
+}
+
+func describeAnyJSON(_ *mount, op *huma.Operation) {
+	op.Responses["200"] = &huma.Response{
+		Description: "An OpenAPI 3.1 document.",
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: huma.TypeObject}}},
+	}
+	delete(op.Responses, "503")
+}
+
+func pathParam(name, format, description string) *huma.Param {
+	return &huma.Param{
+		Name: name, In: "path", Required: true, Description: description,
+		Schema: &huma.Schema{Type: huma.TypeString, Format: format},
+	}
+}
+
+// describe finishes the description and makes it bytes.
+func (m *mount) describe() ([]byte, error) {
+	api := m.api.OpenAPI()
+	api.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"apiKey": {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "An API key. Its scopes say what it may do; admin may do everything."},
+		"bearer": {Type: "http", Scheme: "bearer", Description: "The same API key as Authorization: Bearer."},
+		"standardWebhooks": {
+			Type: "apiKey", In: "header", Name: "webhook-signature",
+			Description: "A Standard Webhooks signature with webhook-id and webhook-timestamp, made with the secret of a source of provider generic.",
+		},
+		"sourceID": {Type: "apiKey", In: "header", Name: "X-Source-ID", Description: "The source whose secret signed the request."},
+	}
+	schemas := api.Components.Schemas.Map()
+	delete(schemas, "ErrorModel") // huma's own error, which is never sent
+	delete(schemas, "ErrorDetail")
+	for _, item := range api.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
+			if op == nil {
+				continue
+			}
+			for _, p := range op.Parameters {
+				// A copy: the schema itself also checks the input, and an id
+				// that is not a UUID is a 404 and not a wrong field.
+				if p.In == "path" && p.Name == "id" {
+					s := *p.Schema
+					s.Format = "uuid"
+					p.Schema, p.Example = &s, "0199a1c0-7c1e-7d3a-9d4e-2f6b1c8a0e11"
+				}
+			}
+		}
+	}
+	spec, err := jsonv2.Marshal(api, jsonv2.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("describe the API: %w", err)
+	}
+	return spec, nil
+}

@@ -1,0 +1,98 @@
+package provider
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"tallyhook/internal/event"
+)
+
+// object is a vendor's JSON object with its members unread. Vendors change
+// the type of a member between events and between years (an id is a number
+// here and a string there), so no member is bound to a Go type, and a number
+// stays the digits it was sent as: an id beyond 2^53 keeps its last digit.
+// Names are case-sensitive. A name that comes twice is refused, as what was
+// checked could then differ from what is used.
+type object map[string]jsontext.Value
+
+func readObject(raw []byte) (object, error) {
+	if jsontext.Value(raw).Kind() != '{' {
+		return nil, errors.New("the body is not a JSON object")
+	}
+	var o object
+	if err := json.Unmarshal(raw, &o); err != nil {
+		return nil, notJSON(err)
+	}
+	return o, nil
+}
+
+// readItems gives the elements of an array, or the one value that the body is.
+func readItems(body []byte) ([]jsontext.Value, error) {
+	body = bytes.TrimSpace(body)
+	if !event.IsArray(body) {
+		return []jsontext.Value{body}, nil
+	}
+	var items []jsontext.Value
+	if err := json.Unmarshal(body, &items); err != nil {
+		return nil, notJSON(err)
+	}
+	if len(items) > event.MaxArray {
+		return nil, fmt.Errorf("the array has more than %d events", event.MaxArray)
+	}
+	return items, nil
+}
+
+// notJSON says where the body stops being JSON. The decoder's own error is not
+// wrapped: it quotes member names, which are the contact's in some bodies and
+// have no bound.
+func notJSON(err error) error {
+	syn, ok := errors.AsType[*jsontext.SyntacticError](err)
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return errors.New("the body has the same key twice in one object")
+	case ok:
+		return fmt.Errorf("the body is not valid JSON at byte %d", syn.ByteOffset)
+	}
+	return errors.New("the body is not valid JSON")
+}
+
+// text gives the first of the members that is a non-empty string or a number,
+// the number in the digits it was sent as; "" when there is none.
+func (o object) text(names ...string) string {
+	for _, name := range names {
+		v := o[name]
+		switch v.Kind() {
+		case '"':
+			if b, err := jsontext.AppendUnquote(nil, v); err == nil && len(b) > 0 {
+				return string(b)
+			}
+		case '0':
+			return string(v)
+		}
+	}
+	return ""
+}
+
+// flag gives a boolean member; told is false when it is absent or not one.
+func (o object) flag(name string) (value, told bool) {
+	switch o[name].Kind() {
+	case 't':
+		return true, true
+	case 'f':
+		return false, true
+	}
+	return false, false
+}
+
+// nested gives a member that is an object with at least one member, as sent.
+func (o object) nested(name string) []byte {
+	v := o[name]
+	if v.Kind() != '{' || len(bytes.Trim(v, "{} \t\r\n")) == 0 {
+		return nil
+	}
+	return v
+}

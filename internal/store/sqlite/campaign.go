@@ -1,0 +1,359 @@
+package sqlite
+
+import (
+	"context"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+
+	"tallyhook/internal/campaign"
+	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
+)
+
+// idempotent looks up what a request with this key made before. done is false
+// when the key is new; a key that came with another request is a Conflict.
+func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUID, note string, done bool, err error) {
+	if idem.Key == "" {
+		return uuid.Nil, "", false, nil
+	}
+	key := event.HashOf("idempotency", idem.Key)
+	var request, id []byte
+	done, err = t.one(`SELECT request, resource, note FROM idempotency WHERE tenant_id = ?1 AND key = ?2`,
+		[]any{tenant, key[:]}, &request, &id, &note)
+	if err != nil || !done {
+		return uuid.Nil, "", false, err
+	}
+	if string(request) != string(idem.Request[:]) {
+		return uuid.Nil, "", false, fault.New(fault.Conflict, "this Idempotency-Key was used with another request")
+	}
+	return idOf(id), note, true, nil
+}
+
+func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.UUID, note string) error {
+	if idem.Key == "" {
+		return nil
+	}
+	key := event.HashOf("idempotency", idem.Key)
+	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
+		tenant, key[:], idem.Request[:], resource[:], note, us(t.now))
+	return err
+}
+
+const templateColumns = `seq, id, tenant_id, name, description, type, path_type, settings, steps, created_at, updated_at`
+
+func scanTemplate(sc scanner, m *campaign.Template) (seq int64, err error) {
+	var id, steps []byte
+	var created, updated int64
+	if err := sc.Scan(&seq, &id, &m.Tenant, &m.Name, &m.Description, &m.Type, &m.PathType, &m.Settings, &steps, &created, &updated); err != nil {
+		return 0, err
+	}
+	m.ID, m.CreatedAt, m.UpdatedAt = idOf(id), at(created), at(updated)
+	return seq, json.Unmarshal(steps, &m.Steps)
+}
+
+// CreateTemplate stores a template; its id and times are given here.
+func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem store.Idempotency) (campaign.Template, error) {
+	steps, err := json.Marshal(m.Steps)
+	if err != nil {
+		return m, fault.Wrap(fault.Internal, "create template", err)
+	}
+	err = s.write(ctx, live, "create template", func(t *tx) error {
+		id, _, done, err := t.idempotent(m.Tenant, idem)
+		if err != nil || done {
+			m.ID = id
+			return err
+		}
+		m.ID = newID()
+		if _, err := t.exec(`INSERT INTO template (id, tenant_id, name, description, type, path_type, settings, steps, created_at, updated_at)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)`,
+			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, us(t.now)); err != nil {
+			return err
+		}
+		return t.keepIdempotent(m.Tenant, idem, m.ID, "")
+	})
+	if err != nil {
+		return m, err
+	}
+	return s.Template(ctx, m.Tenant, m.ID)
+}
+
+// Template reads one template of a tenant.
+func (s *Store) Template(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Template, error) {
+	var m campaign.Template
+	found := false
+	err := s.read(ctx, "read template", `SELECT `+templateColumns+` FROM template WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
+		func(sc scanner) error {
+			found = true
+			_, err := scanTemplate(sc, &m)
+			return err
+		}, id[:], tenant)
+	if err == nil && !found {
+		err = noTemplate(id)
+	}
+	return m, err
+}
+
+func noTemplate(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no template %s", id) }
+
+// Templates lists a tenant's templates, newest first.
+func (s *Store) Templates(ctx context.Context, tenant int64, p store.Page) ([]campaign.Template, int64, error) {
+	var rows []campaign.Template
+	var seqs []int64
+	err := s.read(ctx, "list templates", `SELECT `+templateColumns+` FROM template
+		WHERE tenant_id = ?1 AND deleted_at = 0 AND (?2 = 0 OR seq < ?2) ORDER BY seq DESC LIMIT ?3`, func(sc scanner) error {
+		var m campaign.Template
+		seq, err := scanTemplate(sc, &m)
+		rows, seqs = append(rows, m), append(seqs, seq)
+		return err
+	}, tenant, p.After, p.Limit+1)
+	rows, next := page(rows, seqs, p.Limit)
+	return rows, next, err
+}
+
+// page takes the row off that was read only to know whether more follow.
+func page[T any](rows []T, seqs []int64, limit int) ([]T, int64) {
+	if len(rows) <= limit {
+		return rows, 0
+	}
+	return rows[:limit], seqs[limit-1]
+}
+
+// ReplaceTemplate stores a template anew under its id.
+func (s *Store) ReplaceTemplate(ctx context.Context, m campaign.Template) (campaign.Template, error) {
+	steps, err := json.Marshal(m.Steps)
+	if err != nil {
+		return m, fault.Wrap(fault.Internal, "replace template", err)
+	}
+	err = s.write(ctx, live, "replace template", func(t *tx) error {
+		n, err := t.exec(`UPDATE template SET name = ?3, description = ?4, type = ?5, path_type = ?6, settings = ?7, steps = ?8, updated_at = ?9
+			WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
+			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, us(t.now))
+		if err == nil && n == 0 {
+			err = noTemplate(m.ID)
+		}
+		return err
+	})
+	if err != nil {
+		return m, err
+	}
+	return s.Template(ctx, m.Tenant, m.ID)
+}
+
+// DeleteTemplate hides a template; Conflict while an instance of it is active.
+func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) error {
+	return s.write(ctx, live, "delete template", func(t *tx) error {
+		var n int
+		if _, err := t.one(`SELECT count(*) FROM instance WHERE template_id = ?1 AND tenant_id = ?2 AND status = 'active'`,
+			[]any{id[:], tenant}, &n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fault.New(fault.Conflict, "the template has %d active instances; pause or complete them first", n)
+		}
+		done, err := t.exec(`UPDATE template SET deleted_at = ?3 WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`, id[:], tenant, us(t.now))
+		if err == nil && done == 0 {
+			err = noTemplate(id)
+		}
+		return err
+	})
+}
+
+const instanceColumns = `seq, id, tenant_id, template_id, name, status, settings, created_at, updated_at, started_at, completed_at,
+	coalesce((SELECT json_group_object(c.provider, c.campaign) FROM provider_campaign c WHERE c.instance_id = instance.id), '{}')`
+
+func scanInstance(sc scanner, i *campaign.Instance) (seq int64, err error) {
+	var id, template []byte
+	var created, updated, started, completed int64
+	var campaigns string
+	if err := sc.Scan(&seq, &id, &i.Tenant, &template, &i.Name, &i.Status, &i.Settings, &created, &updated, &started, &completed, &campaigns); err != nil {
+		return 0, err
+	}
+	i.ID, i.TemplateID = idOf(id), idOf(template)
+	i.CreatedAt, i.UpdatedAt, i.StartedAt, i.CompletedAt = at(created), at(updated), at(started), at(completed)
+	return seq, json.Unmarshal([]byte(campaigns), &i.ProviderCampaigns)
+}
+
+// CreateInstance stores an instance of an existing template.
+func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem store.Idempotency) (campaign.Instance, error) {
+	err := s.write(ctx, live, "create instance", func(t *tx) error {
+		id, _, done, err := t.idempotent(i.Tenant, idem)
+		if err != nil || done {
+			i.ID = id
+			return err
+		}
+		var one int
+		if ok, err := t.one(`SELECT 1 FROM template WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
+			[]any{i.TemplateID[:], i.Tenant}, &one); err != nil {
+			return err
+		} else if !ok {
+			return fault.BadInput(fault.Field{Location: "body.template_id", Message: "names no template", Value: i.TemplateID.String()})
+		}
+		i.ID = newID()
+		started := int64(0)
+		if i.Status == campaign.Active {
+			started = us(t.now)
+		}
+		if _, err := t.exec(`INSERT INTO instance (id, tenant_id, template_id, name, status, settings, created_at, updated_at, started_at, completed_at)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0)`,
+			i.ID[:], i.Tenant, i.TemplateID[:], i.Name, string(i.Status), i.Settings, us(t.now), started); err != nil {
+			return err
+		}
+		if _, err := t.mapCampaigns(i.Tenant, i.ID, i.ProviderCampaigns); err != nil {
+			return err
+		}
+		return t.keepIdempotent(i.Tenant, idem, i.ID, "")
+	})
+	if err != nil {
+		return i, err
+	}
+	return s.Instance(ctx, i.Tenant, i.ID)
+}
+
+// mapCampaigns ties providers' campaigns to an instance and takes in the
+// events that waited for just that.
+func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string]string) (store.Enrolled, error) {
+	var done store.Enrolled
+	var keys []event.Hash
+	for p, c := range campaigns {
+		p = strings.ToLower(p)
+		k := event.CampaignKey(p, c)
+		var owner []byte
+		ok, err := t.one(`SELECT instance_id FROM provider_campaign WHERE tenant_id = ?1 AND key = ?2`, []any{tenant, k[:]}, &owner)
+		if err != nil {
+			return done, err
+		}
+		if ok && idOf(owner) != instance {
+			return done, fault.New(fault.Conflict, "the campaign %q of %s is mapped to instance %s already", c, p, idOf(owner))
+		}
+		if ok {
+			continue
+		}
+		if _, err := t.exec(`INSERT INTO provider_campaign (tenant_id, key, provider, campaign, instance_id) VALUES (?1, ?2, ?3, ?4, ?5)`,
+			tenant, k[:], p, c, instance[:]); err != nil {
+			return done, err
+		}
+		keys = append(keys, k)
+	}
+	var err error
+	done.Adopted, done.Adopting, err = t.adopt(tenant, keys, adoptLimit)
+	return done, err
+}
+
+// Instance reads one instance of a tenant.
+func (s *Store) Instance(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Instance, error) {
+	var i campaign.Instance
+	found := false
+	err := s.read(ctx, "read instance", `SELECT `+instanceColumns+` FROM instance WHERE id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+		found = true
+		_, err := scanInstance(sc, &i)
+		return err
+	}, id[:], tenant)
+	if err == nil && !found {
+		err = noInstance(id)
+	}
+	return i, err
+}
+
+func noInstance(id uuid.UUID) error {
+	return fault.New(fault.NotFound, "there is no campaign instance %s", id)
+}
+
+// Instances lists a tenant's instances, newest first.
+func (s *Store) Instances(ctx context.Context, tenant int64, f store.InstanceFilter, p store.Page) ([]campaign.Instance, int64, error) {
+	var rows []campaign.Instance
+	var seqs []int64
+	err := s.read(ctx, "list instances", `SELECT `+instanceColumns+` FROM instance
+		WHERE tenant_id = ?1 AND (?2 = 0 OR seq < ?2) AND (?3 = '' OR status = ?3) AND (?4 IS NULL OR template_id = ?4)
+		ORDER BY seq DESC LIMIT ?5`, func(sc scanner) error {
+		var i campaign.Instance
+		seq, err := scanInstance(sc, &i)
+		rows, seqs = append(rows, i), append(seqs, seq)
+		return err
+	}, tenant, p.After, f.Status, blob(f.Template), p.Limit+1)
+	rows, next := page(rows, seqs, p.Limit)
+	return rows, next, err
+}
+
+// PatchInstance changes an instance. A change of status must be one of the
+// allowed transitions; newly mapped campaigns adopt what waited for them.
+func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, patch store.InstancePatch) (campaign.Instance, store.Enrolled, error) {
+	var done store.Enrolled
+	err := s.write(ctx, live, "change instance", func(t *tx) error {
+		var i campaign.Instance
+		found := false
+		err := t.query(`SELECT `+instanceColumns+` FROM instance WHERE id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+			found = true
+			_, err := scanInstance(sc, &i)
+			return err
+		}, id[:], tenant)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return noInstance(id)
+		}
+		if patch.Name != nil {
+			i.Name = *patch.Name
+		}
+		if patch.Settings != nil {
+			i.Settings = patch.Settings
+		}
+		if patch.Status != nil {
+			to := campaign.InstanceStatus(*patch.Status)
+			if err := i.Status.Move(to); err != nil {
+				return err
+			}
+			if to != i.Status && to == campaign.Active && i.StartedAt.IsZero() {
+				i.StartedAt = t.now
+			}
+			if to != i.Status && to == campaign.Completed {
+				i.CompletedAt = t.now
+			}
+			i.Status = to
+		}
+		if patch.ProviderCampaigns != nil {
+			i.ProviderCampaigns = patch.ProviderCampaigns
+		}
+		if err := i.Validate("body"); err != nil {
+			return err
+		}
+		if _, err := t.exec(`UPDATE instance SET name = ?3, status = ?4, settings = ?5, updated_at = ?6, started_at = ?7, completed_at = ?8
+			WHERE id = ?1 AND tenant_id = ?2`,
+			id[:], tenant, i.Name, string(i.Status), i.Settings, us(t.now), us(i.StartedAt), us(i.CompletedAt)); err != nil {
+			return err
+		}
+		if patch.ProviderCampaigns == nil {
+			return nil
+		}
+		kept := map[event.Hash]bool{}
+		for p, c := range patch.ProviderCampaigns {
+			kept[event.CampaignKey(strings.ToLower(p), c)] = true
+		}
+		var gone [][]byte
+		if err := t.query(`SELECT key FROM provider_campaign WHERE instance_id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+			var k []byte
+			err := sc.Scan(&k)
+			if err == nil && !kept[event.Hash(k)] {
+				gone = append(gone, k)
+			}
+			return err
+		}, id[:], tenant); err != nil {
+			return err
+		}
+		for _, k := range gone {
+			if _, err := t.exec(`DELETE FROM provider_campaign WHERE tenant_id = ?1 AND key = ?2`, tenant, k); err != nil {
+				return err
+			}
+		}
+		done, err = t.mapCampaigns(tenant, id, patch.ProviderCampaigns)
+		return err
+	})
+	if err != nil {
+		return campaign.Instance{}, done, err
+	}
+	i, err := s.Instance(ctx, tenant, id)
+	return i, done, err
+}

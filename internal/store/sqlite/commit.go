@@ -1,0 +1,210 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"tallyhook/internal/event"
+	"tallyhook/internal/store"
+)
+
+// Commit makes new events durable and settles each, all in one transaction.
+// Results come in the order of the events. An error means that nothing was
+// stored, or, when the commit itself failed, that it is not known: the same
+// events, with the same ids, may then be committed again and are no
+// duplicates of themselves.
+func (s *Store) Commit(ctx context.Context, events []event.Event) ([]store.Result, error) {
+	return s.commit(ctx, events, "", "")
+}
+
+// CommitDead stores events straight as dead letters, for those that cannot be
+// processed. Only what identifies them and their payload must be storable.
+func (s *Store) CommitDead(ctx context.Context, events []event.Event, reason, detail string) ([]store.Result, error) {
+	return s.commit(ctx, events, reason, detail)
+}
+
+func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail string) ([]store.Result, error) {
+	var results []store.Result
+	err := s.write(ctx, live, "commit events", func(t *tx) error {
+		var last int64
+		if _, err := t.one(`SELECT coalesce(max(seq), 0) FROM event`, nil, &last); err != nil {
+			return err
+		}
+		works := make([]*work, len(events))
+		all := make([]work, len(events))
+		for i := range events {
+			w := &all[i]
+			w.ev, w.seq, w.fresh, w.by, w.bury, w.buryDetail = &events[i], last+1+int64(i), true, byLive, bury, detail
+			works[i] = w
+		}
+		first, err := t.identify(works)
+		if err != nil {
+			return err
+		}
+		if err := t.process(first); err != nil {
+			return err
+		}
+		if len(first) < len(works) {
+			if err := t.meet(works); err != nil {
+				return err
+			}
+		}
+		if err := t.touchSources(events); err != nil {
+			return err
+		}
+		results = make([]store.Result, len(works))
+		for i, w := range works {
+			results[i] = w.result
+		}
+		return nil
+	})
+	return results, err
+}
+
+type identityRow struct {
+	w    *work
+	hash event.Hash
+}
+
+// identify claims the identities of a batch and gives the events that are
+// the first of theirs. Which ones met an existing identity is read later, in a
+// following statement, when the batch's own rows are there too.
+func (t *tx) identify(works []*work) ([]*work, error) {
+	rows := make([]identityRow, len(works))
+	bySeq := make(map[int64]*work, len(works))
+	for i, w := range works {
+		rows[i] = identityRow{w, w.ev.Identity()}
+		bySeq[w.seq] = w
+	}
+	first := make([]*work, 0, len(works))
+	err := t.query(`INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM b_identity(?1) WHERE true
+		ON CONFLICT DO NOTHING RETURNING event_seq`, func(sc scanner) error {
+		var seq int64
+		if err := sc.Scan(&seq); err != nil {
+			return err
+		}
+		first = append(first, bySeq[seq])
+		return nil
+	}, bind(rows, identityColumn))
+	return first, err
+}
+
+func identityColumn(c sqlite3.Context, r *identityRow, col int) {
+	switch col {
+	case 0:
+		c.ResultInt64(r.w.ev.Tenant)
+	case 1:
+		c.ResultBlob(r.hash[:])
+	case 2:
+		c.ResultInt64(r.w.seq)
+	}
+}
+
+// meet tells the events that were not the first of their identity what they
+// met. Meeting one's own id is the retry of a commit, not a duplicate.
+func (t *tx) meet(works []*work) error {
+	var rows []identityRow
+	for _, w := range works {
+		if !w.changed {
+			rows = append(rows, identityRow{w, w.ev.Identity()})
+		}
+	}
+	bySeq := make(map[int64]*work, len(rows))
+	for _, r := range rows {
+		bySeq[r.w.seq] = r.w
+	}
+	type dup struct {
+		tenant, n int64
+		at        time.Time
+	}
+	dups := map[int64]*dup{}
+	x := store.NewEffects()
+	err := t.query(`SELECT b.seq, e.seq, e.id, e.state, e.reason, e.detail FROM b_identity(?1) b
+		CROSS JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
+		CROSS JOIN event e ON e.seq = i.event_seq`, func(sc scanner) error {
+		var mine, seq int64
+		var id []byte
+		r := store.Result{Outcome: event.OutcomeDuplicate}
+		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail); err != nil {
+			return err
+		}
+		w := bySeq[mine]
+		r.ID = idOf(id)
+		if r.ID == w.ev.ID {
+			r.Outcome = event.Outcome(r.State)
+			w.result = r
+			return nil
+		}
+		w.result = r
+		d := dups[seq]
+		if d == nil {
+			d = &dup{tenant: w.ev.Tenant}
+			dups[seq] = d
+		}
+		d.n++
+		if w.ev.ReceivedAt.After(d.at) {
+			d.at = w.ev.ReceivedAt
+		}
+		l := x.Ledger(w.ev.Tenant)
+		l.Received++
+		l.Duplicates++
+		return nil
+	}, bind(rows, identityColumn))
+	if err != nil || len(dups) == 0 {
+		return err
+	}
+	type dupRow struct {
+		seq int64
+		*dup
+	}
+	list := make([]dupRow, 0, len(dups))
+	for seq, d := range dups {
+		list = append(list, dupRow{seq, d})
+	}
+	if _, err := t.exec(`UPDATE event SET duplicates = duplicates + b.n, last_duplicate_at = max(last_duplicate_at, b.at) FROM b_dup(?1) b
+		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id`, bind(list, func(c sqlite3.Context, r *dupRow, col int) {
+		switch col {
+		case 0:
+			c.ResultInt64(r.seq)
+		case 1:
+			c.ResultInt64(r.tenant)
+		case 2:
+			c.ResultInt64(r.n)
+		case 3:
+			c.ResultInt64(us(r.at))
+		}
+	})); err != nil {
+		return err
+	}
+	return t.writeLedgers(x)
+}
+
+// CommitBody keeps an authentic body that could not be read as a dead letter.
+// The same body of the same source again is the same letter.
+func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, error) {
+	res := store.Result{ID: l.ID, Outcome: event.OutcomeDead, State: event.Dead, Reason: l.Reason, Detail: l.Error}
+	err := s.write(ctx, live, "keep body", func(t *tx) error {
+		key := event.HashOf("body", l.SourceID.String(), string(l.Body))
+		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'dead', 0, ?7, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING`,
+			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(t.now), key[:], l.Body, encodeHeaders(l.Headers))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			res.Outcome = event.OutcomeDuplicate
+			var id []byte
+			if _, err := t.one(`SELECT id FROM dead_letter WHERE body_key = ?1`, []any{key[:]}, &id); err != nil {
+				return err
+			}
+			res.ID = idOf(id)
+			return nil
+		}
+		_, err = t.exec(`INSERT INTO ledger (tenant_id, undecodable) VALUES (?1, 1)
+			ON CONFLICT DO UPDATE SET undecodable = undecodable + 1`, l.Tenant)
+		return err
+	})
+	return res, err
+}

@@ -1,0 +1,298 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
+)
+
+const eventColumns = `e.seq, e.id, e.tenant_id, e.source_id, e.scope, e.provider, e.kind, e.control, e.type, e.channel,
+	e.provider_event_id, e.provider_message_id, e.action_id, e.lead_id, e.claimed_enrollment, e.email, e.campaign, e.step,
+	e.bounce, e.machine, e.url, e.occurred_at, e.estimated, e.received_at, e.state, e.reason, e.detail, e.enrollment_id,
+	e.instance_id, e.parked_at, e.settled_at, e.settled_by, e.duplicates, e.last_duplicate_at, e.metadata, e.payload,
+	(SELECT o.attempts FROM orphan o WHERE o.event_seq = e.seq), (SELECT o.due_at FROM orphan o WHERE o.event_seq = e.seq),
+	CASE WHEN e.state <> 'applied' OR e.parked_at > 0 THEN (SELECT d.attempts FROM dead_letter d WHERE d.event_seq = e.seq) END,
+	CASE WHEN e.parked_at > 0 THEN (SELECT count(*) FROM timeline m WHERE m.event_seq = e.seq AND m.what = 'attempt') END`
+
+func scanEvent(sc scanner, r *store.Record) error {
+	var id, source, enrollment, instance []byte
+	var occurred, received, parked, settled, lastDup int64
+	var attempts, due, spent, tried *int64
+	if err := sc.Scan(&r.Seq, &id, &r.Tenant, &source, &r.Scope, &r.Provider, &r.Kind, &r.Control, &r.Type, &r.Channel,
+		&r.ProviderEventID, &r.ProviderMessageID, &r.ActionID, &r.LeadID, &r.EnrollmentID, &r.Email, &r.Campaign, &r.StepNumber,
+		&r.Bounce, &r.Machine, &r.URL, &occurred, &r.OccurredAtEstimated, &received, &r.State, &r.Reason, &r.Detail, &enrollment,
+		&instance, &parked, &settled, &r.SettledBy, &r.Duplicates, &lastDup, &r.Metadata, &r.Payload, &attempts, &due, &spent, &tried); err != nil {
+		return err
+	}
+	r.ID, r.SourceID, r.Enrollment, r.Instance = idOf(id), idOf(source), idOf(enrollment), idOf(instance)
+	r.OccurredAt, r.ReceivedAt, r.ParkedAt, r.SettledAt = at(occurred), at(received), at(parked), at(settled)
+	r.LastDuplicateAt = at(lastDup)
+	switch {
+	case attempts != nil:
+		r.Attempts = int(*attempts)
+	case spent != nil && r.State == event.Dead:
+		r.Attempts = int(*spent)
+	case tried != nil:
+		r.Attempts = int(*tried)
+	}
+	if due != nil {
+		r.NextAttemptAt = at(*due)
+	}
+	return nil
+}
+
+// Event reads one event of a tenant.
+func (s *Store) Event(ctx context.Context, tenant int64, id uuid.UUID) (store.Record, error) {
+	var r store.Record
+	found := false
+	err := s.read(ctx, "read event", `SELECT `+eventColumns+` FROM event e WHERE e.id = ?1 AND e.tenant_id = ?2`, func(sc scanner) error {
+		found = true
+		return scanEvent(sc, &r)
+	}, id[:], tenant)
+	if err == nil && !found {
+		err = fault.New(fault.NotFound, "there is no event %s", id)
+	}
+	return r, err
+}
+
+// Events searches a tenant's events, newest first. What is searched by an
+// index (address, message, enrollment) is found at once however many events
+// there are; the other filters are checked row by row.
+func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p store.Page) ([]store.Record, int64, error) {
+	where := []string{"e.tenant_id = ?"}
+	args := []any{tenant}
+	add := func(cond string, arg ...any) {
+		where = append(where, cond)
+		args = append(args, arg...)
+	}
+	if p.After > 0 {
+		add("e.seq < ?", p.After)
+	}
+	indexed := func(key []byte, column string, value any) {
+		add(`e.seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?
+			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ? AND y.`+column+` = ?)`,
+			tenant, key, tenant, value)
+		add("e."+column+" = ?", value)
+	}
+	if f.Enrollment != uuid.Nil {
+		indexed(searchKey("enrollment", f.Enrollment.String()), "enrollment_id", f.Enrollment[:])
+	}
+	if f.MessageID != "" {
+		id := event.NormalID(f.MessageID)
+		add(`e.seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?
+			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ?)
+			AND e.provider_message_id IN (?, '<' || ? || '>')`, tenant, searchKey("message", id), tenant, id, id)
+	}
+	if f.Email != "" {
+		addr := event.NormalAddress(f.Email)
+		add(`e.seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?
+			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ?)
+			AND lower(trim(e.email)) = ?`, tenant, searchKey("email", addr), tenant, addr)
+	}
+	if f.State != "" {
+		add("e.state = ?", string(f.State))
+	}
+	if f.Provider != "" {
+		add("e.provider = ?", f.Provider)
+	}
+	if f.Source != uuid.Nil {
+		add("e.source_id = ?", f.Source[:])
+	}
+	if f.Type != "" {
+		add("e.type = ?", string(f.Type))
+	}
+	if !f.Since.IsZero() {
+		add("e.occurred_at >= ?", us(f.Since))
+	}
+	if !f.Until.IsZero() {
+		add("e.occurred_at < ?", us(f.Until))
+	}
+	var rows []store.Record
+	err := s.read(ctx, "search events", `SELECT `+eventColumns+` FROM event e WHERE `+strings.Join(where, " AND ")+
+		` ORDER BY e.seq DESC LIMIT ?`, func(sc scanner) error {
+		rows = append(rows, store.Record{})
+		return scanEvent(sc, &rows[len(rows)-1])
+	}, append(args, p.Limit+1)...)
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, next := cut(rows, p.Limit, func(r *store.Record) int64 { return r.Seq })
+	return rows, next, nil
+}
+
+// cut takes the row off that was read only to know whether more follow.
+func cut[T any](rows []T, limit int, seq func(*T) int64) ([]T, int64) {
+	if len(rows) <= limit {
+		return rows, 0
+	}
+	rows = rows[:limit]
+	return rows, seq(&rows[limit-1])
+}
+
+// Timeline tells an event's life: what came of columns and what was written
+// because it is rare, by time.
+func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]store.Moment, error) {
+	r, err := s.Event(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	all := []store.Moment{{At: r.ReceivedAt, What: "received", Detail: "from " + r.Provider}}
+	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = ?1 AND tenant_id = ?2 ORDER BY at`,
+		func(sc scanner) error {
+			var m store.Moment
+			var us int64
+			err := sc.Scan(&us, &m.What, &m.Detail)
+			m.At = at(us)
+			all = append(all, m)
+			return err
+		}, r.Seq, tenant)
+	if err != nil {
+		return nil, err
+	}
+	parked := slices.ContainsFunc(all, func(m store.Moment) bool { return m.What == "parked" })
+	if !r.ParkedAt.IsZero() && !parked {
+		detail := "no enrollment was found"
+		if r.Reason != "" && r.State == event.Orphaned {
+			detail = r.Reason + ": " + r.Detail
+		}
+		all = append(all, store.Moment{At: r.ParkedAt, What: "parked", Detail: detail})
+	}
+	if r.Duplicates > 0 {
+		all = append(all, store.Moment{
+			At: r.LastDuplicateAt, What: "duplicate",
+			Detail: fmt.Sprintf("received again %d times, the last time now", r.Duplicates),
+		})
+	}
+	switch r.State {
+	case event.Applied:
+		what := "applied"
+		if r.SettledBy == byAdoption {
+			what = "adopted"
+		}
+		all = append(all, store.Moment{At: r.SettledAt, What: what, Detail: "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy})
+	case event.Ignored:
+		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
+	case event.Orphaned, event.Dead:
+	}
+	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
+	return all, nil
+}
+
+// Assign ties an event to an enrollment by hand. An event that was tied to
+// another one is moved: its facts and counts go with it.
+func (s *Store) Assign(ctx context.Context, tenant int64, id, enrollment uuid.UUID, actor string) (store.Result, error) {
+	var res store.Result
+	err := s.write(ctx, live, "assign event", func(t *tx) error {
+		var r store.Record
+		found := false
+		err := t.query(`SELECT `+eventColumns+` FROM event e WHERE e.id = ?1 AND e.tenant_id = ?2`, func(sc scanner) error {
+			found = true
+			return scanEvent(sc, &r)
+		}, id[:], tenant)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return fault.New(fault.NotFound, "there is no event %s", id)
+		}
+		var one int
+		if ok, err := t.one(`SELECT 1 FROM enrollment WHERE id = ?1 AND tenant_id = ?2`, []any{enrollment[:], tenant}, &one); err != nil {
+			return err
+		} else if !ok {
+			return fault.New(fault.NotFound, "there is no enrollment %s", enrollment)
+		}
+		detail := "to enrollment " + enrollment.String() + " by " + actor
+		switch {
+		case r.State == event.Ignored:
+			return fault.New(fault.Conflict, "the event %s is not an outreach event and belongs to no enrollment", id)
+		case r.State == event.Applied && r.Enrollment == enrollment:
+			res = store.Result{ID: id, Outcome: event.OutcomeApplied, State: event.Applied, By: r.SettledBy}
+			return nil
+		case r.State == event.Applied:
+			detail = "moved from enrollment " + r.Enrollment.String() + " " + detail
+			if err := t.untie(&r); err != nil {
+				return err
+			}
+			r.State = event.Orphaned
+		}
+		w := workOf(&r, byAssign)
+		w.forced = enrollment
+		if err := t.process([]*work{w}); err != nil {
+			return err
+		}
+		res = w.result
+		if err := t.remember([]moment{{tenant, r.Seq, t.now, "assigned", detail}}); err != nil {
+			return err
+		}
+		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "event.assign", Subject: id.String(), Detail: detail})
+	})
+	return res, err
+}
+
+// untie takes an applied event off its enrollment again, as if it had never
+// been applied: the only way an attribution changes.
+func (t *tx) untie(r *store.Record) error {
+	if _, err := t.exec(`UPDATE event SET state = 'orphaned', enrollment_id = NULL, instance_id = NULL, settled_at = 0, settled_by = ''
+		WHERE seq = ?1 AND tenant_id = ?2 AND state = 'applied'`, r.Seq, r.Tenant); err != nil {
+		return err
+	}
+	x := store.NewEffects()
+	x.Book(r.Tenant, event.Applied, -1)
+	x.Book(r.Tenant, event.Orphaned, 1)
+	x.Counters[store.CounterOf(&r.Event, r.Instance)] = -1
+	if err := t.writeEffects(x); err != nil {
+		return err
+	}
+	if _, err := t.exec(`DELETE FROM event_search WHERE tenant_id = ?1 AND key = ?2 AND event_seq = ?3`,
+		r.Tenant, searchKey("enrollment", r.Enrollment.String()), r.Seq); err != nil {
+		return err
+	}
+	return t.recount(r.Tenant, r.Instance, r.Enrollment)
+}
+
+// recount makes an enrollment's facts anew from its events.
+func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
+	x := store.NewEffects()
+	err := t.query(`SELECT `+eventColumns+` FROM event e WHERE e.tenant_id = ?1 AND e.enrollment_id = ?3 AND e.state = 'applied' AND e.seq IN (
+			SELECT event_seq FROM event_search WHERE tenant_id = ?1 AND key = ?2
+			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ?1 AND y.enrollment_id = ?3)`,
+		func(sc scanner) error {
+			var r store.Record
+			if err := scanEvent(sc, &r); err != nil {
+				return err
+			}
+			x.Apply(&r.Event, instance, enrollment)
+			return nil
+		}, tenant, searchKey("enrollment", enrollment.String()), enrollment[:])
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(`DELETE FROM fact WHERE tenant_id = ?1 AND instance_id = ?2 AND enrollment_id = ?3`,
+		tenant, instance[:], enrollment[:]); err != nil {
+		return err
+	}
+	x.Counters = nil
+	if err := t.writeFacts(x); err != nil {
+		return err
+	}
+	return t.restate(map[uuid.UUID]int64{enrollment: tenant})
+}
+
+// audit writes a line of the audit log.
+func (t *tx) audit(a store.Audit) error {
+	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
+		a.Tenant, us(a.At), a.Actor, a.Action, a.Subject, a.Detail)
+	return err
+}
+
+// Audit writes a line of the audit log in a transaction of its own.
+func (s *Store) Audit(ctx context.Context, a store.Audit) error {
+	return s.write(ctx, live, "write audit log", func(t *tx) error { return t.audit(a) })
+}

@@ -1,0 +1,412 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"tallyhook/internal/event"
+	"tallyhook/internal/store"
+)
+
+// share is how much of a claim each route gets first; what one does not use
+// the others may.
+func share(r event.Route) int {
+	switch r {
+	case event.RouteUrgent:
+		return 8
+	case event.RouteStandard:
+		return 4
+	case event.RouteBulk:
+		return 1
+	}
+	return 1
+}
+
+// Claim takes at most n due orphans under a lease: weighted over the routes
+// and in turn over the tenants, the longest due first. A lease that runs out
+// makes them claimable again and is not an attempt.
+func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error) {
+	claim := store.Claim{Token: s.tokens.Add(1)}
+	err := s.write(ctx, bulk, "claim orphans", func(t *tx) error {
+		claim.Events = claim.Events[:0]
+		weights := 0
+		for _, r := range event.Routes() {
+			weights += share(r)
+		}
+		// Two passes: each route its share, then whoever still has due work.
+		for pass := range 2 {
+			for _, r := range event.Routes() {
+				want := n - len(claim.Events)
+				if pass == 0 {
+					want = min(want, max(1, n*share(r)/weights))
+				}
+				if want <= 0 {
+					break
+				}
+				if err := t.claimRoute(&claim, r, want, lease); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return claim, err
+}
+
+func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease time.Duration) error {
+	// Each tenant offers its longest due; row_number deals them out in turn.
+	return t.query(`UPDATE orphan SET visible_at = ?4, token = ?5 WHERE event_seq IN (
+			SELECT event_seq FROM (
+				SELECT o.event_seq, row_number() OVER (PARTITION BY o.tenant_id ORDER BY o.visible_at) AS turn, o.visible_at
+				FROM tenant t JOIN orphan o ON o.event_seq IN (
+					SELECT event_seq FROM orphan WHERE route = ?1 AND tenant_id = t.id AND visible_at <= ?2 ORDER BY visible_at LIMIT ?3))
+			ORDER BY turn, visible_at LIMIT ?3)
+		RETURNING event_seq, tenant_id, route, attempts`, func(sc scanner) error {
+		var c store.Claimed
+		if err := sc.Scan(&c.Seq, &c.Tenant, &c.Route, &c.Attempts); err != nil {
+			return err
+		}
+		claim.Events = append(claim.Events, c)
+		return nil
+	}, string(r), us(t.now), want, us(t.now.Add(lease)), claim.Token)
+}
+
+// Retry runs claimed orphans through the processor: those whose enrollment is
+// there are applied, the others spend an attempt, and after the last one are
+// buried. Only orphans that the claim still holds are touched.
+func (s *Store) Retry(ctx context.Context, claim store.Claim) ([]store.Result, error) {
+	var results []store.Result
+	err := s.write(ctx, bulk, "retry orphans", func(t *tx) error {
+		works, err := t.load(seqsOf(claim.Events), byRetry)
+		if err != nil {
+			return err
+		}
+		held, err := t.held(claim)
+		if err != nil {
+			return err
+		}
+		kept := works[:0]
+		for _, w := range works {
+			if h, ok := held[w.seq]; ok && w.from == event.Orphaned {
+				w.attempts, w.failures = h.attempts, h.failures
+				kept = append(kept, w)
+			}
+		}
+		if err := t.process(kept); err != nil {
+			return err
+		}
+		results = make([]store.Result, len(kept))
+		moments := make([]moment, 0, len(kept))
+		for i, w := range kept {
+			results[i] = w.result
+			detail := fmt.Sprintf("attempt %d of %d: ", w.attempts+1, s.attemptLimit())
+			if w.to == event.Applied {
+				detail += "the enrollment was found"
+			} else {
+				detail += w.decision.Reason + ", " + w.decision.Detail
+			}
+			moments = append(moments, moment{w.ev.Tenant, w.seq, t.now, "attempt", detail})
+		}
+		return t.remember(moments)
+	})
+	return results, err
+}
+
+type heldOrphan struct{ attempts, failures int }
+
+// held reads which orphans a claim still holds and may spend an attempt of.
+func (t *tx) held(claim store.Claim) (map[int64]heldOrphan, error) {
+	seen := make(map[int64]int, len(claim.Events))
+	for _, c := range claim.Events {
+		seen[c.Seq] = c.Attempts
+	}
+	held := make(map[int64]heldOrphan, len(seen))
+	err := t.query(`SELECT o.event_seq, o.attempts, o.failures FROM b_seq(?1) b
+		CROSS JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND o.token = ?2 AND o.due_at <= ?3`,
+		func(sc scanner) error {
+			var seq int64
+			var h heldOrphan
+			if err := sc.Scan(&seq, &h.attempts, &h.failures); err != nil {
+				return err
+			}
+			if seen[seq] == h.attempts {
+				held[seq] = h
+			}
+			return nil
+		}, bind(claim.Events, claimedColumn), claim.Token, us(t.now))
+	return held, err
+}
+
+func claimedColumn(c sqlite3.Context, e *store.Claimed, col int) {
+	switch col {
+	case 1:
+		c.ResultInt64(e.Tenant)
+	case 2:
+		c.ResultInt64(e.Seq)
+	}
+}
+
+func seqsOf(claimed []store.Claimed) []tenantSeq {
+	seqs := make([]tenantSeq, len(claimed))
+	for i, c := range claimed {
+		seqs[i] = tenantSeq{c.Tenant, c.Seq}
+	}
+	return seqs
+}
+
+// Failed notes that an orphan, alone in its batch, failed for a reason of its
+// own. The third time in a row it is buried as poison.
+func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([]store.Result, error) {
+	const poisonAfter = 3
+	var results []store.Result
+	err := s.write(ctx, bulk, "note failed orphan", func(t *tx) error {
+		works, err := t.load(seqsOf(claim.Events), byRetry)
+		if err != nil {
+			return err
+		}
+		held, err := t.held(claim)
+		if err != nil {
+			return err
+		}
+		for _, w := range works {
+			h, ok := held[w.seq]
+			if !ok {
+				continue
+			}
+			w.attempts = h.attempts
+			if h.failures+1 >= poisonAfter {
+				w.bury, w.buryDetail = store.ReasonPoison, detail
+				if err := t.process([]*work{w}); err != nil {
+					return err
+				}
+				results = append(results, w.result)
+				continue
+			}
+			if _, err := t.exec(`UPDATE orphan SET failures = failures + 1, token = 0, visible_at = ?2 WHERE event_seq = ?1 AND token = ?3`,
+				w.seq, us(t.now.Add(time.Minute)), claim.Token); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return results, err
+}
+
+// Release gives a claim back: due now, no attempt spent.
+func (s *Store) Release(ctx context.Context, claim store.Claim) error {
+	if len(claim.Events) == 0 {
+		return nil
+	}
+	return s.write(ctx, bulk, "release orphans", func(t *tx) error {
+		_, err := t.exec(`UPDATE orphan SET visible_at = due_at, token = 0
+			WHERE token = ?2 AND event_seq IN (SELECT seq FROM b_seq(?1))`, bind(claim.Events, claimedColumn), claim.Token)
+		return err
+	})
+}
+
+// NextDue is when the earliest orphan may be claimed; ok is false when none waits.
+func (s *Store) NextDue(ctx context.Context) (due time.Time, ok bool, err error) {
+	var first int64
+	for _, r := range event.Routes() {
+		err := s.read(ctx, "next due", `SELECT coalesce(min((SELECT min(visible_at) FROM orphan WHERE route = ?1 AND tenant_id = t.id)), 0) FROM tenant t`,
+			func(sc scanner) error {
+				var v int64
+				if err := sc.Scan(&v); err != nil {
+					return err
+				}
+				if v != 0 && (first == 0 || v < first) {
+					first = v
+				}
+				return nil
+			}, string(r))
+		if err != nil {
+			return time.Time{}, false, err
+		}
+	}
+	return at(first), first != 0, nil
+}
+
+// QueueStats are the depths by route. It counts index entries: for scrapes
+// that are cached, not for every request.
+func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStats, error) {
+	all := map[event.Route]store.RouteStats{}
+	for _, r := range event.Routes() {
+		all[r] = store.RouteStats{}
+	}
+	now := us(s.opt.Now())
+	err := s.read(ctx, "queue stats", `SELECT route, count(*), sum(visible_at <= ?1), sum(token <> 0 AND visible_at > ?1), min(event_seq) FROM orphan GROUP BY route`,
+		func(sc scanner) error {
+			var route event.Route
+			var st store.RouteStats
+			var oldest int64
+			if err := sc.Scan(&route, &st.Depth, &st.Due, &st.Leased, &oldest); err != nil {
+				return err
+			}
+			var received int64
+			if err := s.readers.QueryRowContext(ctx, `SELECT received_at FROM event WHERE seq = ?`, oldest).Scan(&received); err != nil {
+				return err
+			}
+			st.OldestAt = at(received)
+			all[route] = st
+			return nil
+		}, now)
+	return all, err
+}
+
+// QueueDepth is how many orphans wait, and when the oldest was received, at O(1).
+func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, err error) {
+	err = s.read(ctx, "queue depth", `SELECT coalesce((SELECT sum(orphaned) FROM ledger), 0),
+		coalesce((SELECT received_at FROM event WHERE seq = (SELECT min(event_seq) FROM orphan)), 0)`, func(sc scanner) error {
+		var us int64
+		err := sc.Scan(&depth, &us)
+		oldest = at(us)
+		return err
+	})
+	return depth, oldest, err
+}
+
+const adoptLimit = 1000 // waiting events taken in by one enrolling transaction
+
+// adopt takes the events that wait for any of the keys through the processor,
+// at most limit of them; what is left is noted and continued at once by
+// AdoptNext. The first count is how many were applied, the second how many
+// are left.
+func (t *tx) adopt(tenant int64, keys []event.Hash, limit int) (adopted int, left int64, err error) {
+	processed := 0
+	for _, k := range keys {
+		room := limit - processed
+		seqs, err := t.waiting(tenant, k, 0, max(room, 0)+1)
+		if err != nil {
+			return adopted, left, err
+		}
+		if len(seqs) > room {
+			after := int64(0)
+			if room > 0 {
+				after = seqs[room-1].seq
+			}
+			seqs = seqs[:max(room, 0)]
+			if _, err := t.exec(`INSERT INTO adopting (tenant_id, key, after_seq) VALUES (?1, ?2, ?3)
+				ON CONFLICT DO UPDATE SET after_seq = min(after_seq, excluded.after_seq)`, tenant, k[:], after); err != nil {
+				return adopted, left, err
+			}
+			var n int64
+			if _, err := t.one(`SELECT count(*) FROM waiting_key WHERE tenant_id = ?1 AND key = ?2 AND event_seq > ?3`,
+				[]any{tenant, k[:], after}, &n); err != nil {
+				return adopted, left, err
+			}
+			left += n
+		}
+		n, err := t.adoptSeqs(seqs)
+		if err != nil {
+			return adopted, left, err
+		}
+		adopted += n
+		processed += len(seqs)
+	}
+	return adopted, left, nil
+}
+
+func (t *tx) waiting(tenant int64, key event.Hash, after int64, n int) ([]tenantSeq, error) {
+	var seqs []tenantSeq
+	err := t.query(`SELECT event_seq FROM waiting_key WHERE tenant_id = ?1 AND key = ?2 AND event_seq > ?3 ORDER BY event_seq LIMIT ?4`,
+		func(sc scanner) error {
+			ts := tenantSeq{tenant: tenant}
+			err := sc.Scan(&ts.seq)
+			seqs = append(seqs, ts)
+			return err
+		}, tenant, key[:], after, n)
+	return seqs, err
+}
+
+func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
+	if len(seqs) == 0 {
+		return 0, nil
+	}
+	works, err := t.load(seqs, byAdoption)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.process(works); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, w := range works {
+		if w.changed && w.to == event.Applied {
+			n++
+			t.adopted = append(t.adopted, w.result)
+		}
+	}
+	return n, nil
+}
+
+// AdoptNext continues the large adoptions, n events of one key in a turn of
+// its own. more is false when none is left.
+func (s *Store) AdoptNext(ctx context.Context, n int) (more bool, err error) {
+	err = s.write(ctx, bulk, "adopt", func(t *tx) error {
+		more = false
+		var tenant, after int64
+		var key []byte
+		found, err := t.one(`SELECT tenant_id, key, after_seq FROM adopting LIMIT 1`, nil, &tenant, &key, &after)
+		if err != nil || !found {
+			return err
+		}
+		seqs, err := t.waiting(tenant, event.Hash(key), after, n)
+		if err != nil {
+			return err
+		}
+		if _, err = t.adoptSeqs(seqs); err != nil {
+			return err
+		}
+		if len(seqs) < n {
+			_, err = t.exec(`DELETE FROM adopting WHERE tenant_id = ?1 AND key = ?2`, tenant, key)
+		} else {
+			_, err = t.exec(`UPDATE adopting SET after_seq = ?3 WHERE tenant_id = ?1 AND key = ?2`, tenant, key, seqs[len(seqs)-1].seq)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = t.one(`SELECT EXISTS (SELECT 1 FROM adopting)`, nil, &more)
+		return err
+	})
+	return more, err
+}
+
+type tenantSeq struct {
+	tenant int64
+	seq    int64
+}
+
+func tenantSeqColumn(c sqlite3.Context, s *tenantSeq, col int) {
+	switch col {
+	case 1:
+		c.ResultInt64(s.tenant)
+	case 2:
+		c.ResultInt64(s.seq)
+	}
+}
+
+// load reads stored events that wait (orphaned, or dead and not set aside by
+// a person) for the processor.
+func (t *tx) load(seqs []tenantSeq, by string) ([]*work, error) {
+	works := make([]*work, 0, len(seqs))
+	err := t.query(`SELECT `+eventColumns+` FROM b_seq(?1) b
+		CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id
+		WHERE e.state = 'orphaned' OR (e.state = 'dead'
+			AND NOT EXISTS (SELECT 1 FROM dead_letter d WHERE d.event_seq = e.seq AND d.status = 'ignored'))`,
+		func(sc scanner) error {
+			var r store.Record
+			if err := scanEvent(sc, &r); err != nil {
+				return err
+			}
+			works = append(works, workOf(&r, by))
+			return nil
+		}, bind(seqs, tenantSeqColumn))
+	return works, err
+}
+
+func workOf(r *store.Record, by string) *work {
+	return &work{ev: &r.Event, seq: r.Seq, from: r.State, by: by, parkedAt: r.ParkedAt, reason: r.Reason}
+}

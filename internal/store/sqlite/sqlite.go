@@ -1,0 +1,352 @@
+// Package sqlite is the embedded store: one SQLite file in WAL mode with
+// synchronous=FULL, one writer with priorities, a pool of readers.
+//
+// Guarantees: a transaction that was committed is on disk (fsynced); every
+// transaction has a deadline; matching, adoption and burial happen inside the
+// one writer, so an event and its enrollment can never miss each other.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/driver"
+	"github.com/pressly/goose/v3"
+
+	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Options are what the store needs to know of the outside.
+type Options struct {
+	Path      string           // file of the database
+	TxTimeout time.Duration    // deadline of one transaction
+	Now       func() time.Time // the clock
+	// Delay gives the time until an orphan's next attempt after it has spent
+	// n attempts; ok is false when the schedule is spent.
+	Delay func(n int) (d time.Duration, ok bool)
+	// Adopted is told, after the commit, which waiting events an adoption has
+	// applied. May be nil.
+	Adopted func([]store.Result)
+}
+
+// Store is the embedded store.
+type Store struct {
+	opt        Options
+	readers    *sql.DB
+	writers    *sql.DB
+	conn       *sql.Conn
+	turn       turn
+	stmts      map[string]*sql.Stmt // prepared on conn; used by the holder of the turn
+	statements atomic.Int64
+	tokens     atomic.Int64
+}
+
+// Open opens or makes the database and brings its schema up to date.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	s := &Store{opt: o, stmts: map[string]*sql.Stmt{}}
+	s.tokens.Store(o.Now().UnixMicro())
+	var err error
+	s.writers, err = driver.Open(dsn(o.Path, "cache_size(-65536)"), registerBatches)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", o.Path, err)
+	}
+	s.writers.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.writers); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Path, err), s.writers.Close())
+	}
+	s.conn, err = s.writers.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Path, err), s.writers.Close())
+	}
+	s.readers, err = driver.Open(dsn(o.Path, "cache_size(-16384)", "query_only(1)"), registerBatches)
+	if err != nil {
+		return nil, errors.Join(err, s.conn.Close(), s.writers.Close())
+	}
+	s.readers.SetMaxOpenConns(4)
+	s.readers.SetMaxIdleConns(4)
+	if err := s.firstTenant(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// wal_autocheckpoint is 4,000 pages: fewer, larger checkpoints cost the
+// ingesting side less than the default of 1,000.
+func dsn(path string, pragmas ...string) string {
+	q := url.Values{"_txlock": {"immediate"}}
+	q.Add("_pragma", "busy_timeout(5000)")
+	q.Add("_pragma", "journal_mode(wal)")
+	q.Add("_pragma", "synchronous(full)")
+	q.Add("_pragma", "wal_autocheckpoint(4000)")
+	for _, p := range pragmas {
+		q.Add("_pragma", p)
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	p, err := provider(db)
+	if err != nil {
+		return err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+func provider(db *sql.DB) (*goose.Provider, error) {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
+	}
+	return p, nil
+}
+
+// Migration is one step of the schema.
+type Migration struct {
+	Version   int64
+	Name      string
+	AppliedAt time.Time // zero: pending
+}
+
+// Migrations lists the schema's steps and when each was applied.
+func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
+	if err := s.turn.acquire(ctx, live); err != nil {
+		return nil, s.fail("migrations", err)
+	}
+	defer s.turn.release()
+	rows, err := s.conn.QueryContext(ctx, `SELECT version_id, tstamp FROM goose_db_version WHERE version_id > 0 ORDER BY version_id`)
+	if err != nil {
+		return nil, s.fail("migrations", err)
+	}
+	defer rows.Close()
+	var all []Migration
+	for rows.Next() {
+		var m Migration
+		var at any
+		if err := rows.Scan(&m.Version, &at); err != nil {
+			return nil, s.fail("migrations", err)
+		}
+		if t, ok := at.(time.Time); ok {
+			m.AppliedAt = t.UTC()
+		}
+		all = append(all, m)
+	}
+	return all, s.fail("migrations", rows.Err())
+}
+
+func (s *Store) firstTenant(ctx context.Context) error {
+	return s.write(ctx, live, "make the first tenant", func(t *tx) error {
+		uid, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		_, err = t.exec(`INSERT INTO tenant (id, uid, name, created_at) VALUES (?, ?, 'default', ?) ON CONFLICT DO NOTHING`,
+			store.DefaultTenant, uid[:], us(s.opt.Now()))
+		return err
+	})
+}
+
+// Close writes the log back and closes every connection. It must be the last call.
+func (s *Store) Close() error {
+	var errs []error
+	for _, st := range s.stmts {
+		errs = append(errs, st.Close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	errs = append(errs, s.writers.Close())
+	return errors.Join(errs...)
+}
+
+// Ping reads one row: is the database there?
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	return s.fail("ping", s.readers.QueryRowContext(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one))
+}
+
+// Statements counts the statements run in writing transactions since the
+// start; tests hold it against the size of batches.
+func (s *Store) Statements() int64 { return s.statements.Load() }
+
+// tx is one writing transaction.
+type tx struct {
+	s       *Store
+	ctx     context.Context //nolint:containedctx // lives as long as the transaction it bounds
+	now     time.Time
+	adopted []store.Result // events that adoption applied, for the metrics
+}
+
+// write runs fn in one transaction under the store's deadline.
+func (s *Store) write(ctx context.Context, p priority, op string, fn func(t *tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
+	defer cancel()
+	if err := s.turn.acquire(ctx, p); err != nil {
+		return fault.Wrap(fault.Unavailable, op, err)
+	}
+	defer s.turn.release()
+	t := &tx{s: s, ctx: ctx, now: s.opt.Now().UTC().Truncate(time.Microsecond)}
+	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return s.fail(op, err)
+	}
+	err := fn(t)
+	if err == nil {
+		if err = ctx.Err(); err == nil {
+			_, err = s.conn.ExecContext(ctx, "COMMIT")
+		}
+	}
+	if err != nil {
+		// Some errors have rolled back already; "no transaction is active" is fine.
+		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		return s.fail(op, err)
+	}
+	if s.opt.Adopted != nil && len(t.adopted) > 0 {
+		s.opt.Adopted(t.adopted)
+	}
+	return nil
+}
+
+func (t *tx) stmt(query string) (*sql.Stmt, error) {
+	t.s.statements.Add(1)
+	if st := t.s.stmts[query]; st != nil {
+		return st, nil
+	}
+	st, err := t.s.conn.PrepareContext(context.WithoutCancel(t.ctx), query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	t.s.stmts[query] = st
+	return st, nil
+}
+
+func (t *tx) exec(query string, args ...any) (int64, error) {
+	st, err := t.stmt(query)
+	if err != nil {
+		return 0, err
+	}
+	res, err := st.ExecContext(t.ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// scanner is what a row gives.
+type scanner interface{ Scan(dest ...any) error }
+
+func (t *tx) query(query string, each func(scanner) error, args ...any) error {
+	st, err := t.stmt(query)
+	if err != nil {
+		return err
+	}
+	rows, err := st.QueryContext(t.ctx, args...)
+	if err != nil {
+		return err
+	}
+	return drain(rows, each)
+}
+
+// one reads at most one row and tells whether there was one.
+func (t *tx) one(query string, args []any, dest ...any) (bool, error) {
+	found := false
+	err := t.query(query, func(sc scanner) error {
+		if found {
+			return nil
+		}
+		found = true
+		return sc.Scan(dest...)
+	}, args...)
+	return found, err
+}
+
+// read runs a query on the pool of readers.
+func (s *Store) read(ctx context.Context, op, query string, each func(scanner) error, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
+	defer cancel()
+	rows, err := s.readers.QueryContext(ctx, query, args...)
+	if err != nil {
+		return s.fail(op, err)
+	}
+	return s.fail(op, drain(rows, each))
+}
+
+func drain(rows *sql.Rows, each func(scanner) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// fail gives an error of the database its kind. A kind set further inside stays.
+func (s *Store) fail(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err
+	}
+	kind := fault.Unavailable
+	switch {
+	case errors.Is(err, sqlite3.CONSTRAINT), errors.Is(err, sqlite3.MISMATCH), errors.Is(err, sqlite3.TOOBIG):
+		kind = fault.Data
+	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.MISUSE),
+		errors.Is(err, sqlite3.ERROR), errors.Is(err, sqlite3.RANGE):
+		kind = fault.Internal
+	}
+	return fault.Wrap(kind, op, err)
+}
+
+// us is a time as it is stored; the zero time is 0.
+func us(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// at is a stored time; 0 is the zero time.
+func at(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// blob is an id as it is stored; uuid.Nil is NULL.
+func blob(id uuid.UUID) any {
+	if id == uuid.Nil {
+		return nil
+	}
+	return id[:]
+}
+
+func idOf(b []byte) uuid.UUID {
+	var id uuid.UUID
+	copy(id[:], b)
+	return id
+}
