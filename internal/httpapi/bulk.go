@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -125,6 +126,14 @@ func (s *server) enrollAll(r *http.Request) (bulkView, error) {
 		if err == nil && len(results) != len(contacts[group]) {
 			err = fmt.Errorf("enroll answered %d results for %d contacts", len(results), len(contacts[group]))
 		}
+		if err != nil && group == 1 && len(contacts[0]) > 0 {
+			// The first half stands: say so, and what failed, item by item.
+			s.fail(ctx, err)
+			for _, i := range indexes[group] {
+				view.Results[i].fail(fieldsText(err))
+			}
+			continue
+		}
 		if err != nil {
 			return bulkView{}, err
 		}
@@ -241,7 +250,7 @@ func elements(body []byte) ([]jsontext.Value, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, errors.New(explain(err))
 	}
-	if err := dec.CheckEOF(); err != nil {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("is not valid JSON: data after the array")
 	}
 	return items, nil

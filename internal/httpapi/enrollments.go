@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"tallyhook/internal/campaign"
@@ -252,7 +253,7 @@ func (s *server) setStatus(ctx context.Context, e campaign.Enrollment, to campai
 	if _, err := s.Acceptor.Accept(ctx, []event.Event{act}); err != nil {
 		return e, err
 	}
-	e, err = s.Enrollments.Enrollment(ctx, e.Tenant, e.ID)
+	e, err = s.Enrollments.Enrollment(ctx, tenant(ctx), e.ID)
 	if err != nil {
 		return e, err
 	}
@@ -273,12 +274,12 @@ func (s *server) manualEvent(ctx context.Context, e campaign.Enrollment, what ev
 		return event.Event{}, fault.Wrap(fault.Internal, "make event id", err)
 	}
 	now := s.clock()
-	payload, err := marshalBytes(manualPayload{Source: "manual", EventType: string(what), Actor: caller(ctx).Actor(), EnrollmentID: e.ID.String()})
+	payload, err := jsonv2.Marshal(manualPayload{Source: "manual", EventType: string(what), Actor: caller(ctx).Actor(), EnrollmentID: e.ID.String()})
 	if err != nil {
-		return event.Event{}, err
+		return event.Event{}, fault.Wrap(fault.Internal, "write manual event", err)
 	}
 	return event.Event{
-		ID: id, Tenant: e.Tenant, Scope: "manual", Provider: "manual", Kind: "manual", ReceivedAt: now, OccurredAt: now,
+		ID: id, Tenant: tenant(ctx), Scope: "manual", Provider: "manual", Kind: "manual", ReceivedAt: now, OccurredAt: now,
 		Type: what, Channel: event.Email, EnrollmentID: e.ID.String(), Email: e.Email, Payload: payload,
 		IdentityParts: []string{"manual", id.String()},
 	}, nil
@@ -300,7 +301,6 @@ func (s *server) unsubscribe(ctx context.Context, id string) (campaign.Enrollmen
 	if err != nil {
 		return e, err
 	}
-	e.Tenant = tenant(ctx)
 	return s.setStatus(ctx, e, campaign.StatusUnsubscribed)
 }
 

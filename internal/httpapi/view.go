@@ -267,4 +267,3 @@ func orNil(e *fault.Error) error {
 	}
 	return e
 }
-

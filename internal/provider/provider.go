@@ -24,11 +24,12 @@ type Header interface {
 
 // Request is a webhook as it came in.
 type Request struct {
-	Method     string
-	URL        string // as the vendor calls it: PUBLIC_URL, path and query
-	Header     Header
-	Body       []byte // raw bytes
-	RemoteAddr string // client address without port
+	Method      string
+	URL         string // as the vendor calls it: PUBLIC_URL, path and query
+	Header      Header
+	Body        []byte   // raw bytes
+	RemoteAddr  string   // client address without port
+	HeaderNames []string // for the record of a refusal; values are never kept
 }
 
 // Config is what a source knows about its vendor.

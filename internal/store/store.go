@@ -338,3 +338,10 @@ type EnrollmentPatch struct {
 	LinkedInURL *string
 	Metadata    []byte
 }
+
+// ReplayBatch is the next part of a running bulk replay.
+type ReplayBatch struct {
+	ID      uuid.UUID
+	Tenant  int64
+	Letters []Letter
+}

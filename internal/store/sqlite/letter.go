@@ -332,16 +332,9 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 	return r, err
 }
 
-// ReplayBatch is the next part of a running bulk replay.
-type ReplayBatch struct {
-	ID      uuid.UUID
-	Tenant  int64
-	Letters []store.Letter
-}
-
 // NextReplay gives at most n letters of a running bulk replay; ok is false
 // when none is running.
-func (s *Store) NextReplay(ctx context.Context, n int) (b ReplayBatch, ok bool, err error) {
+func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok bool, err error) {
 	err = s.read(ctx, "next replay", `SELECT id, tenant_id FROM replay WHERE status = 'running' ORDER BY id LIMIT 1`, func(sc scanner) error {
 		var id []byte
 		ok = true
@@ -359,7 +352,7 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b ReplayBatch, ok bool, 
 // FinishReplayBatch books the outcomes of a part of a bulk replay, and ends
 // the replay when nothing of it is left. Letters of the part that have no
 // outcome count as skipped.
-func (s *Store) FinishReplayBatch(ctx context.Context, b ReplayBatch, outcomes map[uuid.UUID]store.Result) error {
+func (s *Store) FinishReplayBatch(ctx context.Context, b store.ReplayBatch, outcomes map[uuid.UUID]store.Result) error {
 	return s.write(ctx, bulk, "finish replay batch", func(t *tx) error {
 		var sum store.Replay
 		seqs := make([]tenantSeq, 0, len(b.Letters))

@@ -1,0 +1,206 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tallyhook/internal/access"
+	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
+	"tallyhook/internal/guard"
+	"tallyhook/internal/provider"
+	"tallyhook/internal/store"
+	"tallyhook/internal/telemetry"
+)
+
+// Sources open a source for verification.
+type Sources interface {
+	SourceByToken(ctx context.Context, token string) (access.Opened, error)
+	OpenSource(ctx context.Context, id uuid.UUID) (access.Opened, error)
+	Reject(source uuid.UUID, r access.Rejection)
+}
+
+// Bodies keep authentic bodies that cannot be read.
+type Bodies interface {
+	CommitBody(ctx context.Context, l store.Letter) (store.Result, error)
+}
+
+// Receiver takes a webhook the whole way: source by token, verify over the
+// raw bytes, only then decode, accept.
+type Receiver struct {
+	Sources   Sources
+	Bodies    Bodies
+	Committer *Committer
+	Now       func() time.Time
+	Logger    *slog.Logger
+	Metrics   *telemetry.Metrics
+}
+
+// Receive takes one webhook. The Receipt names the provider also when there
+// is an error, so that the refusal can be in its dialect. A body that is
+// authentic but unreadable is no error: it is kept as a dead letter.
+func (r *Receiver) Receive(ctx context.Context, token string, req provider.Request) (Receipt, error) {
+	src, err := r.Sources.SourceByToken(ctx, token)
+	if err != nil {
+		name := "unknown"
+		if src.Provider != nil {
+			name = src.Provider.Name
+		}
+		if fault.Is(err, fault.NotFound) {
+			r.Metrics.WebhooksRejected.WithLabelValues(name, "unknown_source").Inc()
+		}
+		return Receipt{Provider: src.Provider}, err
+	}
+	receipt := Receipt{Provider: src.Provider}
+	if err := r.verify(src, req); err != nil {
+		return receipt, err
+	}
+	if key := guard.ForbiddenKey(req.Body); key != "" {
+		return r.keep(ctx, receipt, src, req, store.ReasonForbiddenInput, "the body has the key "+key)
+	}
+	events, err := decode(src.Provider, req)
+	if err != nil {
+		return r.keep(ctx, receipt, src, req, store.ReasonUndecodable, err.Error())
+	}
+	for i := range events {
+		own(&events[i], src)
+	}
+	results, err := r.Committer.Accept(ctx, events)
+	if err != nil {
+		return receipt, err
+	}
+	for _, res := range results {
+		receipt.Counts.Add(res)
+	}
+	return receipt, nil
+}
+
+// SignedBy authenticates a request to the API that is signed for a source of
+// provider generic in place of an API key.
+func (r *Receiver) SignedBy(ctx context.Context, source uuid.UUID, req provider.Request) (access.Opened, error) {
+	src, err := r.Sources.OpenSource(ctx, source)
+	if err != nil {
+		if fault.Is(err, fault.NotFound) {
+			return src, fault.New(fault.Unauthenticated, "X-Source-ID names no source; send an API key or the id of a generic source")
+		}
+		return src, err
+	}
+	if src.Provider.Name != "generic" {
+		return src, fault.New(fault.Unauthenticated, "X-Source-ID names a source of another provider than generic; send an API key")
+	}
+	return src, r.verify(src, req)
+}
+
+func (r *Receiver) verify(src access.Opened, req provider.Request) error {
+	err := src.Provider.Verify(r.Now(), src.Config, req)
+	if err == nil {
+		return nil
+	}
+	reason := rejection(err)
+	r.Metrics.WebhooksRejected.WithLabelValues(src.Provider.Name, reason).Inc()
+	r.Sources.Reject(src.ID, access.Rejection{
+		At: r.Now().UTC(), Reason: err.Error(), Status: src.Provider.Status(provider.RefuseAuth), Headers: req.HeaderNames,
+	})
+	r.Logger.Warn("webhook refused", slog.String("source_id", src.ID.String()), slog.String("provider", src.Provider.Name), slog.String("reason", reason))
+	return &fault.Error{Kind: fault.Unauthenticated, Op: "verify", Msg: err.Error()}
+}
+
+// rejection is a bounded name for a metric.
+func rejection(err error) string {
+	switch {
+	case errors.Is(err, provider.ErrMissing):
+		return "missing"
+	case errors.Is(err, provider.ErrMalformed):
+		return "malformed"
+	case errors.Is(err, provider.ErrExpired):
+		return "expired"
+	case errors.Is(err, provider.ErrNoSecret):
+		return "no_secret"
+	case errors.Is(err, provider.ErrAddress):
+		return "address"
+	}
+	return "mismatch"
+}
+
+func decode(p *provider.Provider, req provider.Request) ([]event.Event, error) {
+	events, err := p.Decode(req)
+	if err != nil {
+		return nil, err
+	}
+	for i := range events {
+		if err := events[i].Check(); err != nil {
+			return nil, err
+		}
+	}
+	return events, nil
+}
+
+// own makes an event the source's.
+func own(e *event.Event, src access.Opened) {
+	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
+	if e.Provider == "" {
+		e.Provider = src.Provider.Name
+	}
+}
+
+// keep stores an authentic body that cannot be taken in as a dead letter.
+func (r *Receiver) keep(ctx context.Context, receipt Receipt, src access.Opened, req provider.Request, reason, detail string) (Receipt, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return receipt, fault.Wrap(fault.Unavailable, "make id", err)
+	}
+	res, err := r.Bodies.CommitBody(ctx, store.Letter{
+		ID: id, Tenant: src.Tenant, SourceID: src.ID, Provider: src.Provider.Name, Reason: reason, Error: detail,
+		Body: req.Body, Headers: headersToKeep(req),
+	})
+	if err != nil {
+		return receipt, fault.Wrap(fault.Unavailable, "keep body", err)
+	}
+	if res.Outcome == event.OutcomeDead {
+		r.Metrics.DeadLetters.WithLabelValues(reason).Inc()
+	}
+	receipt.Counts.Add(res)
+	return receipt, nil
+}
+
+// headersToKeep are the headers that decoding may need again; never credentials.
+func headersToKeep(req provider.Request) map[string]string {
+	kept := map[string]string{}
+	for _, name := range []string{"content-type", "webhook-id", "svix-id", "webhook-signature", "svix-signature"} {
+		if v := req.Header.Get(name); v != "" {
+			kept[name] = v
+		}
+	}
+	return kept
+}
+
+// Redecode reads a kept body again, as for a webhook that has just come in.
+func Redecode(l store.Letter) ([]event.Event, error) {
+	p := provider.ByName(l.Provider)
+	if p == nil {
+		return nil, fault.New(fault.Conflict, "this release has no provider %q", l.Provider)
+	}
+	if key := guard.ForbiddenKey(l.Body); key != "" {
+		return nil, fault.New(fault.Conflict, "the body has the key %s", key)
+	}
+	events, err := decode(p, provider.Request{Method: "POST", Header: keptHeader(l.Headers), Body: l.Body})
+	if err != nil {
+		return nil, err
+	}
+	src := access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p}
+	for i := range events {
+		own(&events[i], src)
+		events[i].ReceivedAt = l.FirstReceivedAt
+	}
+	return events, nil
+}
+
+type keptHeader map[string]string
+
+// Get implements provider.Header.
+func (h keptHeader) Get(name string) string { return h[strings.ToLower(name)] }
