@@ -48,9 +48,10 @@ func (s *Service) Bootstrap(ctx context.Context, apiKey string) (plain string, m
 	k, err := s.store.KeyByHash(ctx, sha256.Sum256([]byte(apiKey)))
 	switch {
 	case fault.Is(err, fault.NotFound):
-		_, err = s.addKey(ctx, Principal{Tenant: store.DefaultTenant}, apiKey, "API_KEY", []string{ScopeAdmin}, time.Time{})
-		if fault.Is(err, fault.Conflict) { // another process was faster
-			err = nil
+		if _, err = s.addKey(ctx, Principal{Tenant: store.DefaultTenant}, apiKey, "API_KEY", []string{ScopeAdmin}, time.Time{}); err != nil {
+			if _, rerr := s.store.KeyByHash(ctx, sha256.Sum256([]byte(apiKey))); rerr == nil {
+				return "", false, nil // another process was faster
+			}
 		}
 		return "", false, err
 	case err != nil:
@@ -206,7 +207,7 @@ func (s *Service) RevokeKey(ctx context.Context, by Principal, id uuid.UUID) err
 	s.keys.forget(func(_ [32]byte, k store.Key) bool { return k.ID == id }, func([32]byte) bool { return false })
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return fault.New(fault.NotFound, "there is no API key with this id")
+		return fault.New(fault.NotFound, "there is no live API key with this id")
 	case err != nil:
 		return fmt.Errorf("revoke key: %w", err)
 	}

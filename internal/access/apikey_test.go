@@ -92,6 +92,22 @@ func TestBootstrapStoreDown(t *testing.T) {
 	}
 }
 
+// Two processes that start at once store the configured key once, and both
+// start.
+func TestBootstrapRace(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	const key = "correct horse battery"
+	f.store.during = func() {
+		if _, _, err := f.Bootstrap(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := f.Bootstrap(t.Context(), key); err != nil || len(f.store.keys) != 1 {
+		t.Errorf("got %v, %d keys", err, len(f.store.keys))
+	}
+}
+
 func TestBootstrapRevokedKeyStaysRevoked(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -134,7 +134,7 @@ func (m *memory) RevokeKey(_ context.Context, tenant int64, id uuid.UUID, at tim
 		return err
 	}
 	k, ok := m.keys[id]
-	if !ok || k.Tenant != tenant {
+	if !ok || k.Tenant != tenant || !k.RevokedAt.IsZero() {
 		return absent()
 	}
 	k.RevokedAt = at

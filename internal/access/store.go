@@ -13,13 +13,13 @@ import (
 // answers a fault of kind NotFound only after it has read that there is none;
 // whatever else goes wrong must not look like absence.
 type Store interface {
-	// CreateKey answers a Conflict when the hash is stored already.
+	// CreateKey fails when the hash is stored already.
 	CreateKey(ctx context.Context, k store.Key) error
 	// KeyByHash answers revoked and expired keys too.
 	KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 	// Keys lists revoked keys too.
 	Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error)
-	// RevokeKey keeps the time of the first revocation.
+	// RevokeKey answers NotFound for a key that is revoked already.
 	RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 	// CountKeys counts the admin keys that are neither revoked nor expired.
 	CountKeys(ctx context.Context) (int64, error)
@@ -32,7 +32,7 @@ type Store interface {
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	// Sources lists those that are not deleted.
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
-	// UpdateSource writes Name, Sealed and UpdatedAt of a source that is not
+	// UpdateSource writes Name, Sealed and TokenHash of a source that is not
 	// deleted, and nothing else: the counts move meanwhile.
 	UpdateSource(ctx context.Context, s store.Source) error
 	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error

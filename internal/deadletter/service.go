@@ -60,12 +60,16 @@ type Service struct {
 
 const replayBatch = 50
 
-// Start starts the service with its worker of bulk replays; Stop ends it.
-func Start(st Store, o Options) *Service {
+// New makes the service. Bulk replays advance between Start and Stop.
+func New(st Store, o Options) *Service {
+	return &Service{Store: st, opt: o, stop: func() {}, wake: make(chan struct{}, 1)}
+}
+
+// Start starts the worker of bulk replays.
+func (s *Service) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{Store: st, opt: o, stop: cancel, wake: make(chan struct{}, 1)}
+	s.stop = cancel
 	s.finish.Go(func() { s.work(ctx) })
-	return s
 }
 
 // Stop ends the worker after the batch it is at.

@@ -139,25 +139,86 @@ func (m *mount) describe() ([]byte, error) {
 	schemas := api.Components.Schemas.Map()
 	delete(schemas, "ErrorModel") // huma's own error, which is never sent
 	delete(schemas, "ErrorDetail")
-	for _, item := range api.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
-			if op == nil {
-				continue
-			}
-			for _, p := range op.Parameters {
-				// A copy: the schema itself also checks the input, and an id
-				// that is not a UUID is a 404 and not a wrong field.
-				if p.In == "path" && p.Name == "id" {
-					s := *p.Schema
-					s.Format = "uuid"
-					p.Schema, p.Example = &s, "0199a1c0-7c1e-7d3a-9d4e-2f6b1c8a0e11"
-				}
+	for _, op := range m.operations() {
+		for _, p := range op.Parameters {
+			// A copy: the schema itself also checks the input, and an id
+			// that is not a UUID is a 404 and not a wrong field.
+			if p.In == "path" && p.Name == "id" {
+				s := *p.Schema
+				s.Format = "uuid"
+				p.Schema, p.Example = &s, "0199a1c0-7c1e-7d3a-9d4e-2f6b1c8a0e11"
 			}
 		}
 	}
+	m.furtherAnswers()
+	m.loosenAnswers()
 	spec, err := jsonv2.Marshal(api, jsonv2.Deterministic(true))
 	if err != nil {
 		return nil, fmt.Errorf("describe the API: %w", err)
 	}
 	return spec, nil
+}
+
+func (m *mount) operations() map[string]*huma.Operation {
+	all := map[string]*huma.Operation{}
+	for _, item := range m.api.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
+			if op != nil {
+				all[op.OperationID] = op
+			}
+		}
+	}
+	return all
+}
+
+// furtherAnswers describes the successes beside the usual one.
+func (m *mount) furtherAnswers() {
+	ops := m.operations()
+	m.answer(ops["createEnrollment"], http.StatusOK, "on_conflict is merge, and the contact was enrolled already.", Data[enrolledView]{}, nil)
+	m.answer(ops["replayLetters"], http.StatusOK, "A dry run.", Data[startedView]{}, nil)
+	m.answer(ops["getHealth"], http.StatusServiceUnavailable, "The service is unhealthy: its database is down.", healthView{}, nil)
+	ops["listSuppressions"].Responses["200"].Content["text/csv"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	conflicts := []string{"deleteTemplate", "unsubscribeEnrollment", "deleteEnrollment", "replayLetter", "ignoreLetter", "restoreLetter", "cancelReplay"}
+	for _, id := range conflicts {
+		ops[id].Responses["409"] = m.problemResponse(http.StatusConflict)
+	}
+}
+
+// loosenAnswers lets answers grow: only what is submitted is closed.
+func (m *mount) loosenAnswers() {
+	submitted := map[string]bool{}
+	for _, op := range m.operations() {
+		if op.RequestBody == nil {
+			continue
+		}
+		for _, media := range op.RequestBody.Content {
+			m.reach(media.Schema, submitted)
+		}
+	}
+	for name, s := range m.api.OpenAPI().Components.Schemas.Map() {
+		if closed, ok := s.AdditionalProperties.(bool); ok && !closed && !submitted[name] {
+			s.AdditionalProperties = nil
+		}
+	}
+}
+
+// reach notes every schema that one refers to.
+func (m *mount) reach(s *huma.Schema, seen map[string]bool) {
+	if s == nil {
+		return
+	}
+	if name := s.Ref[strings.LastIndexByte(s.Ref, '/')+1:]; name != "" && !seen[name] {
+		seen[name] = true
+		m.reach(m.api.OpenAPI().Components.Schemas.SchemaFromRef(s.Ref), seen)
+	}
+	m.reach(s.Items, seen)
+	for _, p := range s.Properties {
+		m.reach(p, seen)
+	}
+	for _, o := range s.OneOf {
+		m.reach(o, seen)
+	}
+	if more, ok := s.AdditionalProperties.(*huma.Schema); ok {
+		m.reach(more, seen)
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,8 +23,7 @@ func describeWebhook(m *mount, op *huma.Operation) {
 	}
 	m.answer(op, http.StatusOK, "Every event is durable.", Data[countsView]{}, nil)
 	for _, code := range []int{http.StatusUnauthorized, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests} {
-		p := m.problemResponse(code)
-		op.Responses[map[int]string{401: "401", 413: "413", 429: "429"}[code]] = p
+		op.Responses[strconv.Itoa(code)] = m.problemResponse(code)
 	}
 }
 
@@ -104,8 +105,8 @@ func clientAddr(remote string) string {
 	if err != nil {
 		host = remote
 	}
-	if a, err := net.ResolveIPAddr("ip", host); err == nil && a.Zone != "" {
-		return a.IP.String()
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.WithZone("").Unmap().String()
 	}
 	return host
 }

@@ -143,8 +143,11 @@ func arrivals(people []*person, deliver map[string]bool) {
 // funnel counts enrollments by stage; who reached a stage reached those before.
 func funnel(people []*person) []Stage {
 	stages := []Stage{
-		{Name: string(event.Sent)}, {Name: string(event.Delivered)}, {Name: string(event.Opened)},
-		{Name: string(event.Clicked)}, {Name: string(event.Replied)},
+		{Name: string(event.Sent)},
+		{Name: string(event.Delivered)},
+		{Name: string(event.Opened)},
+		{Name: string(event.Clicked)},
+		{Name: string(event.Replied)},
 	}
 	for _, p := range people {
 		for i := range stages {

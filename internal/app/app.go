@@ -1,0 +1,254 @@
+// Package app wires everything: the only place that sees all packages.
+//
+// Guarantees: New either gives a server that is ready to start or leaves
+// nothing behind; Stop follows the order of design.md: not ready, listener
+// closed, requests in flight finished and committed, workers settled, stores
+// closed, each step logged with its time.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tallyhook/internal/access"
+	"tallyhook/internal/config"
+	"tallyhook/internal/deadletter"
+	"tallyhook/internal/httpapi"
+	"tallyhook/internal/ingest"
+	"tallyhook/internal/orphan"
+	"tallyhook/internal/report"
+	"tallyhook/internal/store"
+	"tallyhook/internal/store/sqlite"
+	"tallyhook/internal/telemetry"
+)
+
+// App is one server.
+type App struct {
+	cfg      config.Config
+	version  string
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *telemetry.Metrics
+
+	store     *sqlite.Store
+	access    *access.Service
+	committer *ingest.Committer
+	worker    *orphan.Worker
+	letters   *deadletter.Service
+	keeper    *keeper
+
+	server        *http.Server
+	listener      net.Listener
+	metricsServer *http.Server
+	metricsOn     net.Listener
+	connections   *connections
+	ready         atomic.Bool
+	failed        chan error
+	serving       sync.WaitGroup
+
+	adminKey string // made at the first start, shown once
+	keyFile  string // where the secrets key is kept; empty when it was given
+}
+
+// Options are what New needs beside the settings.
+type Options struct {
+	Version string
+	Logger  *slog.Logger
+}
+
+// New opens the store, brings its schema up to date, and makes everything
+// that a server consists of. Nothing listens yet.
+func New(ctx context.Context, cfg config.Config, o Options) (*App, error) {
+	a := &App{cfg: cfg, version: o.Version, log: o.Logger, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
+	a.metrics = telemetry.NewMetrics(a.registry, o.Version)
+	for _, w := range cfg.Warnings {
+		a.log.Warn("setting", slog.String("warning", w))
+	}
+	if err := a.listen(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.unlisten())
+	}
+	return a, nil
+}
+
+func (a *App) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	var err error
+	a.listener, err = lc.Listen(ctx, "tcp", a.cfg.Addr())
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", a.cfg.Addr(), err)
+	}
+	if !a.cfg.Given("PUBLIC_URL") {
+		a.cfg.PublicURL = "http://" + a.listener.Addr().String()
+	}
+	if a.cfg.MetricsAddr == "" {
+		return nil
+	}
+	a.metricsOn, err = lc.Listen(ctx, "tcp", a.cfg.MetricsAddr)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen on METRICS_ADDR %s: %w", a.cfg.MetricsAddr, err), a.listener.Close())
+	}
+	return nil
+}
+
+func (a *App) unlisten() error {
+	errs := []error{a.listener.Close()}
+	if a.metricsOn != nil {
+		errs = append(errs, a.metricsOn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *App) open(ctx context.Context) error {
+	path := a.cfg.SQLitePath()
+	if dir := filepath.Dir(path); dir != "." {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the folder of DATABASE_URL: %w", err)
+		}
+	}
+	var err error
+	a.store, err = sqlite.Open(ctx, sqlite.Options{
+		Path: path, TxTimeout: a.cfg.TxTimeout, Now: time.Now,
+		Delay: orphan.Schedule(a.cfg.RetrySchedule).Delay, Adopted: a.adopted,
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.unlock(ctx); err != nil {
+		return errors.Join(err, a.store.Close())
+	}
+	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics})
+	a.letters = deadletter.New(a.store, deadletter.Options{
+		Decode: ingest.Redecode, Accept: a.committer.Accept, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+	})
+	handler, err := a.handler()
+	if err != nil {
+		a.committer.Close()
+		return errors.Join(err, a.store.Close())
+	}
+	a.connections = newConnections()
+	a.server = newServer(handler)
+	a.server.ConnState = a.connections.track
+	a.server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
+	if a.metricsOn != nil {
+		a.metricsServer = newServer(telemetry.Handler(a.registry))
+	}
+	return nil
+}
+
+// unlock gets the key of the secrets and the first API key.
+func (a *App) unlock(ctx context.Context) error {
+	var key [32]byte
+	var err error
+	if s := a.cfg.SecretsKey.Reveal(); s != "" {
+		key, err = access.ParseKey(s)
+	} else {
+		a.keyFile = a.cfg.SQLitePath() + ".key"
+		key, err = access.LoadOrCreateKeyFile(a.keyFile)
+	}
+	if err != nil {
+		return err
+	}
+	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Now: time.Now, Logger: a.log})
+	if err != nil {
+		return err
+	}
+	plain, made, err := a.access.Bootstrap(ctx, a.cfg.APIKey.Reveal())
+	if err != nil {
+		return fmt.Errorf("first API key: %w", err)
+	}
+	if made {
+		a.adminKey = plain
+	}
+	return nil
+}
+
+func (a *App) handler() (http.Handler, error) {
+	receiver := &ingest.Receiver{
+		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+	}
+	services := httpapi.Services{
+		Campaigns: a.store, Enrollments: a.store, Events: a.store, Acceptor: a.committer, Receiver: receiver,
+		Suppressions: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
+		Observer: httpapi.Observer{
+			InFlight: func(n int) { a.metrics.HTTPInFlight.Add(float64(n)) },
+			Request: func(method, route string, status int, took time.Duration) {
+				a.metrics.HTTPDuration.WithLabelValues(method, route, fmt.Sprint(status)).Observe(took.Seconds())
+			},
+			WebhookRejected: func(provider, reason string) { a.metrics.WebhooksRejected.WithLabelValues(provider, reason).Inc() },
+			AuthFailure:     func(reason string) { a.metrics.AuthFailures.WithLabelValues(reason).Inc() },
+		},
+	}
+	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot))
+	if a.metricsOn == nil {
+		services.MetricsHandler = telemetry.Handler(a.registry)
+	}
+	return httpapi.New(services, httpapi.Options{
+		MaxBodyBytes: a.cfg.MaxBodyBytes, PublicURL: a.cfg.PublicURL, Version: a.version,
+		Development: a.cfg.Development(), Logger: a.log, Now: time.Now,
+	})
+}
+
+// newServer bounds what a slow client may cost: headers in 10 s, a body in a
+// minute, an idle connection for two.
+func newServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+}
+
+// Start begins to serve and to work the queues. It returns at once.
+func (a *App) Start() {
+	a.worker = orphan.Start(a.store, orphan.Options{
+		Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+	})
+	a.letters.Start()
+	a.keeper = startKeeper(a)
+	serve := func(s *http.Server, l net.Listener) {
+		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
+		}
+	}
+	a.serving.Go(func() { serve(a.server, a.listener) })
+	if a.metricsServer != nil {
+		a.serving.Go(func() { serve(a.metricsServer, a.metricsOn) })
+	}
+	a.ready.Store(true)
+}
+
+// Failed gives the error that ended a listener before Stop.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// URL is where the server listens.
+func (a *App) URL() string { return "http://" + a.listener.Addr().String() }
+
+// Config is the configuration in force, with what was decided at the start.
+func (a *App) Config() config.Config { return a.cfg }
+
+// AdminKey is the key that was made at the first start; empty at later ones.
+func (a *App) AdminKey() string { return a.adminKey }
+
+// KeyFile is where the key of the secrets is kept; empty when it was given.
+func (a *App) KeyFile() string { return a.keyFile }
+
+// adopted counts what adoptions settled.
+func (a *App) adopted(results []store.Result) {
+	for _, r := range results {
+		a.metrics.OrphansResolved.WithLabelValues(r.By).Inc()
+		a.metrics.OrphanWait.Observe(r.Waited.Seconds())
+	}
+}

@@ -1,0 +1,58 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	indexBatch = 2000 // events added to the search index in one turn of the writer
+	indexEvery = 500 * time.Millisecond
+	flushEvery = 30 * time.Second
+)
+
+// keeper does what is due now and then: the search index catches up behind
+// ingestion, and the last use of keys is written.
+type keeper struct {
+	cancel context.CancelFunc
+	finish sync.WaitGroup
+}
+
+func startKeeper(a *App) *keeper {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &keeper{cancel: cancel}
+	every := func(period time.Duration, op string, fn func(context.Context) error) {
+		k.finish.Go(func() {
+			tick := time.NewTicker(period)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				if err := fn(context.WithoutCancel(ctx)); err != nil {
+					a.log.Warn("housekeeping failed, it will be tried again", slog.String("op", op), slog.Any("error", err))
+				}
+			}
+		})
+	}
+	every(indexEvery, "index events", func(c context.Context) error {
+		for ctx.Err() == nil {
+			more, err := a.store.IndexNext(c, indexBatch)
+			if err != nil || !more {
+				return err
+			}
+		}
+		return nil
+	})
+	every(flushEvery, "flush key use", a.access.Flush)
+	return k
+}
+
+func (k *keeper) stop() {
+	k.cancel()
+	k.finish.Wait()
+}
