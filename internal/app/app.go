@@ -245,6 +245,21 @@ func (a *App) AdminKey() string { return a.adminKey }
 // KeyFile is where the key of the secrets is kept; empty when it was given.
 func (a *App) KeyFile() string { return a.keyFile }
 
+// TemporaryKey makes an admin key for a part of this process that talks to it
+// as a client does. revoke ends it and must be called before Stop.
+func (a *App) TemporaryKey(ctx context.Context, name string) (plain string, revoke func(), err error) {
+	by := access.Principal{Tenant: store.DefaultTenant, Scopes: []string{access.ScopeAdmin}}
+	k, plain, err := a.access.CreateKey(ctx, by, name, []string{access.ScopeAdmin}, time.Now().Add(24*time.Hour))
+	if err != nil {
+		return "", nil, err
+	}
+	return plain, func() {
+		if err := a.access.RevokeKey(context.WithoutCancel(ctx), by, k.ID); err != nil {
+			a.log.Error("temporary key not revoked", slog.Any("error", err))
+		}
+	}, nil
+}
+
 // adopted counts what adoptions settled.
 func (a *App) adopted(results []store.Result) {
 	for _, r := range results {

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tallyhook/internal/app"
+	"tallyhook/internal/config"
+)
+
+func migrateCommand(environ []string, stdout io.Writer) *cobra.Command {
+	cmd := &cobra.Command{Use: "migrate", Short: "Bring the schema up to date, or show where it is"}
+	sub := func(use, short string) *cobra.Command {
+		c := &cobra.Command{
+			Use: use, Short: short, Args: noArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := config.Load(config.FromFlags(cmd.Flags()), environ)
+				if err != nil {
+					return err
+				}
+				steps, err := app.Migrate(cmd.Context(), cfg)
+				if err != nil {
+					return err
+				}
+				for _, m := range steps {
+					if _, err := fmt.Fprintf(stdout, "%04d  applied %s\n", m.Version, m.AppliedAt.Format(time.RFC3339)); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		}
+		config.RegisterFlags(c.Flags())
+		return c
+	}
+	cmd.AddCommand(sub("up", "Apply what is pending"), sub("status", "List the steps of the schema"))
+	return cmd
+}

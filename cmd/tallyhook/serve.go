@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tallyhook/internal/app"
+	"tallyhook/internal/config"
+	"tallyhook/internal/demo"
+	"tallyhook/internal/telemetry"
+)
+
+func serveCommand(environ []string, stderr io.Writer) *cobra.Command {
+	var withDemo bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: "Run the server. Without any setting it listens on 127.0.0.1:3000 and keeps its data in tallyhook.db\n" +
+			"in the current folder. Each setting is a flag, or an environment variable of the same name.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(config.FromFlags(cmd.Flags()), environ)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, withDemo, stderr)
+		},
+	}
+	config.RegisterFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&withDemo, "demo", false, "add a campaign and play a stream of realistic webhooks into it")
+	return cmd
+}
+
+func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writer) error {
+	start := time.Now()
+	level := cfg.LogLevel
+	if withDemo && !cfg.Given("LOG_LEVEL") {
+		level = slog.LevelWarn // the demo prints a line a second of its own
+	}
+	log := telemetry.NewLogger(stderr, level, cfg.LogFormat)
+	a, err := app.New(ctx, cfg, app.Options{Version: version, Logger: log})
+	if err != nil {
+		return err
+	}
+	a.Start()
+	cfg = a.Config()
+	for _, l := range cfg.Describe() {
+		log.Info("setting", slog.String("name", l.Name), slog.String("value", l.Value), slog.String("origin", l.Origin))
+	}
+	log.Info("ready", slog.String("url", a.URL()), slog.Int64("took_ms", time.Since(start).Milliseconds()))
+	if err := welcome(stderr, a, time.Since(start)); err != nil {
+		return err
+	}
+	var play *demo.Play
+	var revoke func()
+	if withDemo {
+		var key string
+		key, revoke, err = a.TemporaryKey(ctx, "demo")
+		if err != nil {
+			log.Error("demo key", slog.Any("error", err))
+		} else {
+			play = demo.Start(ctx, demo.Options{URL: a.URL(), Key: key, Out: stderr, Logger: log})
+		}
+	}
+	var failed error
+	select {
+	case <-ctx.Done():
+		log.Info("shutdown begins", slog.Duration("deadline", cfg.ShutdownTimeout))
+	case failed = <-a.Failed():
+	}
+	if play != nil {
+		play.Stop()
+		revoke()
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.ShutdownTimeout)
+	defer cancel()
+	return errors.Join(failed, a.Stop(stop))
+}
+
+// welcome tells what a newcomer needs: where it listens, where the data is,
+// the key, and three lines that work when pasted.
+func welcome(w io.Writer, a *app.App, took time.Duration) error {
+	cfg := a.Config()
+	data, err := filepath.Abs(cfg.SQLitePath())
+	if err != nil {
+		data = cfg.SQLitePath()
+	}
+	key := "YOUR_API_KEY"
+	keyLine := "in the store already; it was shown when it was made (a new one: set API_KEY)"
+	switch {
+	case a.AdminKey() != "":
+		key = a.AdminKey()
+		keyLine = key + "  (shown only now: keep it)"
+	case cfg.APIKey.Reveal() != "":
+		keyLine = "the one in API_KEY"
+		key = "$API_KEY"
+	}
+	_, err = fmt.Fprintf(w, `
+Tallyhook %s is ready in %d ms
+  listening on  %s
+  data in       %s
+  admin key     %s
+
+Try:
+  curl %s/health
+  curl -H 'X-API-Key: %s' %s/api/campaigns
+  curl -H 'X-API-Key: %s' '%s/api/events?limit=3'
+The API is described at %s/docs
+
+`, version, took.Milliseconds(), a.URL(), data, keyLine, a.URL(), key, a.URL(), key, a.URL(), a.URL())
+	return err
+}
