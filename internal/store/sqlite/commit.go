@@ -78,9 +78,14 @@ func (t *tx) identify(works []*work) ([]*work, error) {
 		rows[i] = identityRow{w, w.ev.Identity()}
 		bySeq[w.seq] = w
 	}
-	first := make([]*work, 0, len(works))
-	err := t.query(`INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM b_identity(?1) WHERE true
-		ON CONFLICT DO NOTHING RETURNING event_seq`, func(sc scanner) error {
+	n, err := t.exec(`INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM b_identity(?1) WHERE true
+		ON CONFLICT DO NOTHING`, bind(rows, identityColumn))
+	if err != nil || n == int64(len(works)) {
+		return works, err
+	}
+	first := make([]*work, 0, n)
+	err = t.query(`SELECT b.seq FROM b_identity(?1) b
+		CROSS JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key AND i.event_seq = b.seq`, func(sc scanner) error {
 		var seq int64
 		if err := sc.Scan(&seq); err != nil {
 			return err
