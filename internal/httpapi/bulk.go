@@ -47,7 +47,7 @@ func describeBulk(m *mount, op *huma.Operation) {
 			Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"error", "merge"}},
 		},
 	}
-	item := m.schema(enrollmentBody{}, "")
+	item := m.schema(enrollmentBody{})
 	most := maxBulk
 	op.RequestBody = &huma.RequestBody{
 		Required:    true,
@@ -57,7 +57,7 @@ func describeBulk(m *mount, op *huma.Operation) {
 			"application/x-ndjson": {Schema: item},
 		},
 	}
-	m.answer(op, http.StatusOK, "A result for each item; one bad item never fails the others.", Data[bulkView]{}, nil)
+	m.answer(op, http.StatusOK, "A result for each item; one bad item never fails the others.", Data[bulkView]{})
 	delete(op.Responses, "409")
 }
 
@@ -128,7 +128,7 @@ func (s *server) enrollAll(r *http.Request) (bulkView, error) {
 		}
 		if err != nil && group == 1 && len(contacts[0]) > 0 {
 			// The first half stands: say so, and what failed, item by item.
-			s.fail(ctx, err)
+			s.note(ctx, err)
 			for _, i := range indexes[group] {
 				view.Results[i].fail(fieldsText(err))
 			}
@@ -193,7 +193,7 @@ func fieldsText(err error) string {
 // bulkItems splits the body into its items without reading them.
 func bulkItems(r *http.Request) ([]jsontext.Value, error) {
 	body := callOf(r.Context()).body
-	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) //nolint:errcheck // the layer before has accepted it
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) // the layer before has accepted it
 	var items []jsontext.Value
 	var err error
 	if media == "application/x-ndjson" {

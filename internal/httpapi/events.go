@@ -75,7 +75,7 @@ type arrayItem struct {
 }
 
 func describePostEvents(m *mount, op *huma.Operation) {
-	one := m.schema(EventBody{}, "")
+	one := m.schema(EventBody{})
 	most := event.MaxArray
 	sample := map[string]any{
 		"event_type": "opened", "channel": "email", "timestamp": "2026-11-24T10:00:00Z", "provider": "postmark",
@@ -89,10 +89,10 @@ func describePostEvents(m *mount, op *huma.Operation) {
 			Example: sample,
 		}},
 	}
-	m.answer(op, http.StatusCreated, "The event was applied to its enrollment.", postedView{}, nil)
-	m.answer(op, http.StatusOK, "One event: it was seen before, or is kept without being counted. An array: the outcome of each item.", postedView{}, nil)
-	m.answer(op, http.StatusAccepted, "The event waits for its enrollment. An array: at least one does.", postedView{}, nil)
-	array := m.schema(Data[arrayView]{}, "")
+	m.answer(op, http.StatusCreated, "The event was applied to its enrollment.", postedView{})
+	m.answer(op, http.StatusOK, "One event: it was seen before, or is kept without being counted. An array: the outcome of each item.", postedView{})
+	m.answer(op, http.StatusAccepted, "The event waits for its enrollment. An array: at least one does.", postedView{})
+	array := m.schema(Data[arrayView]{})
 	for _, code := range []string{"200", "202"} {
 		media := op.Responses[code].Content["application/json"]
 		media.Schema = &huma.Schema{OneOf: []*huma.Schema{media.Schema, array}}

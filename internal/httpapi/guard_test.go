@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"tallyhook/internal/httpapi"
@@ -106,11 +107,7 @@ func holds(v any) bool {
 			}
 		}
 	case []any:
-		for _, e := range v {
-			if holds(e) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(v, holds)
 	}
 	return false
 }

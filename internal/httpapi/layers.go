@@ -79,8 +79,9 @@ func (s *server) observe(next http.Handler) http.Handler {
 			defer f(-1)
 		}
 		rec := &recorder{ResponseWriter: w}
+		ctx := r.Context()
+		c := callOf(ctx)
 		defer func() {
-			c := callOf(r.Context())
 			took := s.now().Sub(start)
 			if f := s.Observer.Request; f != nil {
 				f(knownMethod(r.Method), c.pattern(), rec.status, took)
@@ -96,7 +97,7 @@ func (s *server) observe(next http.Handler) http.Handler {
 			if c.who.Tenant != 0 {
 				attrs = append(attrs, slog.Int64("tenant", c.who.Tenant), slog.String("key_id", c.who.KeyID.String()))
 			}
-			s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
+			s.log.LogAttrs(ctx, slog.LevelInfo, "request", attrs...)
 		}()
 		next.ServeHTTP(rec, r)
 	})
@@ -114,6 +115,8 @@ func knownMethod(m string) string {
 // recoverPanic turns a panic into one log line and a 500.
 func (s *server) recoverPanic(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		c := callOf(ctx)
 		defer func() {
 			p := recover()
 			if p == nil {
@@ -122,8 +125,7 @@ func (s *server) recoverPanic(next http.Handler) http.Handler {
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
-			c := callOf(r.Context())
-			s.log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("request_id", c.id),
+			s.log.LogAttrs(ctx, slog.LevelError, "panic", slog.String("request_id", c.id),
 				slog.String("route", c.pattern()), slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 			if rec, ok := w.(*recorder); ok && rec.status != 0 {
 				panic(http.ErrAbortHandler) // half an answer must not look like a whole one

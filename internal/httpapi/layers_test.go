@@ -88,7 +88,9 @@ func TestTooLargeOnASocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
 	if resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("got status %d, want 413", resp.StatusCode)
 	}

@@ -60,14 +60,14 @@ func (m *mount) operation(route *Route) huma.Operation {
 	return op
 }
 
-func (m *mount) schema(v any, hint string) *huma.Schema {
-	return m.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, hint)
+func (m *mount) schema(v any) *huma.Schema {
+	return m.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, "")
 }
 
 func (m *mount) problemResponse(code int) *huma.Response {
 	r := &huma.Response{
 		Description: http.StatusText(code),
-		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: m.schema(Problem{}, "")}},
+		Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: m.schema(Problem{})}},
 	}
 	str := &huma.Schema{Type: huma.TypeString}
 	switch code {
@@ -80,10 +80,10 @@ func (m *mount) problemResponse(code int) *huma.Response {
 }
 
 // answer adds a response with a body made from a Go type.
-func (m *mount) answer(op *huma.Operation, code int, description string, body any, example any) {
+func (m *mount) answer(op *huma.Operation, code int, description string, body any) {
 	op.Responses[strconv.Itoa(code)] = &huma.Response{
 		Description: description,
-		Content:     map[string]*huma.MediaType{"application/json": {Schema: m.schema(body, ""), Example: example}},
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: m.schema(body)}},
 	}
 }
 
@@ -136,6 +136,11 @@ func (m *mount) describe() ([]byte, error) {
 		},
 		"sourceID": {Type: "apiKey", In: "header", Name: "X-Source-ID", Description: "The source whose secret signed the request."},
 	}
+	for _, name := range []string{
+		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Dead letters", "Keys", "Operations",
+	} {
+		api.Tags = append(api.Tags, &huma.Tag{Name: name})
+	}
 	schemas := api.Components.Schemas.Map()
 	delete(schemas, "ErrorModel") // huma's own error, which is never sent
 	delete(schemas, "ErrorDetail")
@@ -174,9 +179,9 @@ func (m *mount) operations() map[string]*huma.Operation {
 // furtherAnswers describes the successes beside the usual one.
 func (m *mount) furtherAnswers() {
 	ops := m.operations()
-	m.answer(ops["createEnrollment"], http.StatusOK, "on_conflict is merge, and the contact was enrolled already.", Data[enrolledView]{}, nil)
-	m.answer(ops["replayLetters"], http.StatusOK, "A dry run.", Data[startedView]{}, nil)
-	m.answer(ops["getHealth"], http.StatusServiceUnavailable, "The service is unhealthy: its database is down.", healthView{}, nil)
+	m.answer(ops["createEnrollment"], http.StatusOK, "on_conflict is merge, and the contact was enrolled already.", Data[enrolledView]{})
+	m.answer(ops["replayLetters"], http.StatusOK, "A dry run.", Data[startedView]{})
+	m.answer(ops["getHealth"], http.StatusServiceUnavailable, "The service is unhealthy: its database is down.", healthView{})
 	ops["listSuppressions"].Responses["200"].Content["text/csv"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	conflicts := []string{"deleteTemplate", "unsubscribeEnrollment", "deleteEnrollment", "replayLetter", "ignoreLetter", "restoreLetter", "cancelReplay"}
 	for _, id := range conflicts {

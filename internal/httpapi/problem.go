@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -238,17 +239,27 @@ func plainStatus(status int) int {
 
 // fail notes an error of ours in the log, once, and makes it a problem.
 func (s *server) fail(ctx context.Context, err error) *Problem {
+	s.note(ctx, err)
 	p := problemOf(err)
 	p.RequestID = callOf(ctx).id
-	if p.Status >= http.StatusInternalServerError {
-		level := slog.LevelError
-		if p.Status == http.StatusServiceUnavailable {
-			level = slog.LevelWarn
-		}
-		s.log.LogAttrs(ctx, level, "request failed", slog.String("request_id", p.RequestID),
-			slog.String("route", callOf(ctx).pattern()), slog.String("kind", kindOf(err).String()), slog.Any("error", err))
-	}
 	return p
+}
+
+// note logs an error that is ours and not the caller's.
+func (s *server) note(ctx context.Context, err error) {
+	if _, told := errors.AsType[*Problem](err); told {
+		return
+	}
+	level := slog.LevelError
+	switch kind := kindOf(err); {
+	case statusOf(kind) < http.StatusInternalServerError:
+		return
+	case kind == fault.Unavailable:
+		level = slog.LevelWarn
+	}
+	c := callOf(ctx)
+	s.log.LogAttrs(ctx, level, "request failed", slog.String("request_id", c.id), slog.String("route", c.pattern()),
+		slog.String("kind", kindOf(err).String()), slog.Any("error", err))
 }
 
 // refuse answers an error on a raw route.
@@ -259,9 +270,7 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 // writeProblem writes a problem as it is.
 func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
 	p.RequestID = callOf(r.Context()).id
-	for name, values := range p.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), p.header)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	if err := jsonv2.MarshalWrite(w, p, writeOptions()); err != nil {

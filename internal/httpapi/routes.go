@@ -99,8 +99,8 @@ func (s *server) table() []row {
 	json, plain := []string{"application/json"}, []string(nil)
 	bulk := []string{"application/json", "application/x-ndjson"}
 
-	public := func(path, tag, id, summary string, mount func(*mount, *Route)) row {
-		return row{Route{get, path, classPublic, "", tag, id, summary, 200, plain, 0}, mount}
+	public := func(path, id, summary string, mount func(*mount, *Route)) row {
+		return row{Route{get, path, classPublic, "", "Operations", id, summary, 200, plain, 0}, mount}
 	}
 	scoped := func(method, path, scope string, accepts []string, tag, id, summary string, status int, mount func(*mount, *Route)) row {
 		return row{Route{method, path, classScope, scope, tag, id, summary, status, accepts, 0}, mount}
@@ -168,12 +168,12 @@ func (s *server) table() []row {
 
 		scoped(get, "/api/admin/balance", admin, plain, "Operations", "getBalance", "Prove that every event is accounted for", 200, handle(s.balance)),
 
-		public("/health", "Operations", "getHealth", "State of the service and of each component", handle(s.health)),
-		public("/livez", "Operations", "getLivez", "Whether the process lives", raw(s.livez, describeText)),
-		public("/readyz", "Operations", "getReadyz", "Whether the process takes requests", raw(s.readyz, describeText)),
-		public("/metrics", "Operations", "getMetrics", "Metrics in Prometheus text or OpenMetrics", raw(s.metrics, describeText)),
-		public("/openapi.json", "Operations", "getOpenAPI", "This description", raw(s.openAPI, describeAnyJSON)),
-		public("/docs", "Operations", "getDocs", "This description, readable", raw(s.docs, describeHTML)),
+		public("/health", "getHealth", "State of the service and of each component", handle(s.health)),
+		public("/livez", "getLivez", "Whether the process lives", raw(s.livez, describeText)),
+		public("/readyz", "getReadyz", "Whether the process takes requests", raw(s.readyz, describeText)),
+		public("/metrics", "getMetrics", "Metrics in Prometheus text or OpenMetrics", raw(s.metrics, describeText)),
+		public("/openapi.json", "getOpenAPI", "This description", raw(s.openAPI, describeAnyJSON)),
+		public("/docs", "getDocs", "This description, readable", raw(s.docs, describeHTML)),
 
 		{Route{post, "/webhooks/{token}", classWebhook, "", "Webhooks", "postWebhook", "A provider's webhook", 200, nil, 0}, raw(s.webhook, describeWebhook)},
 		{Route{get, "/webhooks/{token}", classWebhook, "", "", "", "", 200, nil, 0}, raw(s.webhookCheck, nil)},

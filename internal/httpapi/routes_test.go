@@ -15,6 +15,7 @@ import (
 
 type document struct {
 	OpenAPI    string
+	Tags       []struct{ Name string }
 	Paths      map[string]map[string]operation
 	Components struct {
 		Schemas         map[string]any
@@ -25,6 +26,7 @@ type document struct {
 type operation struct {
 	OperationID string
 	Summary     string
+	Tags        []string
 	Security    []map[string][]string
 	Parameters  []struct{ Name, In string }
 	RequestBody *struct {
@@ -80,6 +82,9 @@ func TestOpenAPIAndTable(t *testing.T) {
 				t.Errorf("%s %s: the operation id %q is missing or taken, or the summary is missing", verb, path, op.OperationID)
 			}
 			ids[op.OperationID] = true
+			if len(op.Tags) != 1 || !slices.Contains(doc.Tags, struct{ Name string }{op.Tags[0]}) {
+				t.Errorf("%s %s has the tags %v, want one of the declared", verb, path, op.Tags)
+			}
 			if open := r.Class == "public" || r.Class == "webhook"; open != (len(op.Security) == 0) {
 				t.Errorf("%s %s: got security %v for class %s", verb, path, op.Security, r.Class)
 			}
@@ -293,7 +298,7 @@ func TestScopes(t *testing.T) {
 func TestDocsLoadNothing(t *testing.T) {
 	t.Parallel()
 	r := newAPI(t, nil).call("GET", "/docs", "", "X-API-Key", "").want(200, "<title>", "prefers-color-scheme", "@media print", "/openapi.json")
-	for _, from := range []string{"http://", "https://", "src=", "@import", "url(", "innerHTML"} {
+	for _, from := range []string{"http://", "https://", "src=", "@import", ":url(", "innerHTML"} {
 		if strings.Contains(r.body, from) {
 			t.Errorf("the reader has %q", from)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -67,9 +68,8 @@ func New(s Services, o Options) (http.Handler, error) {
 		return nil, err
 	}
 	var h http.Handler = http.HandlerFunc(srv.dispatch)
-	stack := srv.layers()
-	for i := len(stack) - 1; i >= 0; i-- {
-		h = stack[i].wrap(h)
+	for _, l := range slices.Backward(srv.layers()) {
+		h = l.wrap(h)
 	}
 	return h, nil
 }

@@ -259,11 +259,3 @@ func period(since, until instant) error {
 	}
 	return nil
 }
-
-// orNil keeps a nil *fault.Error from becoming an error that is not nil.
-func orNil(e *fault.Error) error {
-	if e == nil {
-		return nil
-	}
-	return e
-}

@@ -21,7 +21,7 @@ func describeWebhook(m *mount, op *huma.Operation) {
 	op.RequestBody = &huma.RequestBody{
 		Content: map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{Description: "As the provider sends it."}}},
 	}
-	m.answer(op, http.StatusOK, "Every event is durable.", Data[countsView]{}, nil)
+	m.answer(op, http.StatusOK, "Every event is durable.", Data[countsView]{})
 	for _, code := range []int{http.StatusUnauthorized, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests} {
 		op.Responses[strconv.Itoa(code)] = m.problemResponse(code)
 	}

@@ -39,7 +39,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 			w.ev, w.seq, w.fresh, w.by, w.bury, w.buryDetail = &events[i], last+1+int64(i), true, byLive, bury, detail
 			works[i] = w
 		}
-		first, err := t.identify(works)
+		first, err := t.identify(works, last)
 		if err != nil {
 			return err
 		}
@@ -63,62 +63,17 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 	return results, err
 }
 
-type identityRow struct {
-	w    *work
-	hash event.Hash
-}
-
-// identify claims the identities of a batch and gives the events that are
-// the first of theirs. Which ones met an existing identity is read later, in a
-// following statement, when the batch's own rows are there too.
-func (t *tx) identify(works []*work) ([]*work, error) {
-	rows := make([]identityRow, len(works))
-	bySeq := make(map[int64]*work, len(works))
-	for i, w := range works {
-		rows[i] = identityRow{w, w.ev.Identity()}
-		bySeq[w.seq] = w
-	}
-	n, err := t.exec(`INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM b_identity(?1) WHERE true
-		ON CONFLICT DO NOTHING`, bind(rows, identityColumn))
-	if err != nil || n == int64(len(works)) {
-		return works, err
-	}
-	first := make([]*work, 0, n)
-	err = t.query(`SELECT b.seq FROM b_identity(?1) b
-		CROSS JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key AND i.event_seq = b.seq`, func(sc scanner) error {
-		var seq int64
-		if err := sc.Scan(&seq); err != nil {
-			return err
-		}
-		first = append(first, bySeq[seq])
-		return nil
-	}, bind(rows, identityColumn))
-	return first, err
-}
-
-func identityColumn(c sqlite3.Context, r *identityRow, col int) {
-	switch col {
-	case 0:
-		c.ResultInt64(r.w.ev.Tenant)
-	case 1:
-		c.ResultBlob(r.hash[:])
-	case 2:
-		c.ResultInt64(r.w.seq)
-	}
-}
-
 // meet tells the events that were not the first of their identity what they
 // met. Meeting one's own id is the retry of a commit, not a duplicate.
 func (t *tx) meet(works []*work) error {
-	var rows []identityRow
+	type meeting struct{ mine, met int64 }
+	var rows []meeting
+	bySeq := make(map[int64]*work)
 	for _, w := range works {
-		if !w.changed {
-			rows = append(rows, identityRow{w, w.ev.Identity()})
+		if w.met != 0 {
+			rows = append(rows, meeting{w.seq, w.met})
+			bySeq[w.seq] = w
 		}
-	}
-	bySeq := make(map[int64]*work, len(rows))
-	for _, r := range rows {
-		bySeq[r.w.seq] = r.w
 	}
 	type dup struct {
 		tenant, n int64
@@ -126,9 +81,7 @@ func (t *tx) meet(works []*work) error {
 	}
 	dups := map[int64]*dup{}
 	x := store.NewEffects()
-	err := t.query(`SELECT b.seq, e.seq, e.id, e.state, e.reason, e.detail FROM b_identity(?1) b
-		CROSS JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
-		CROSS JOIN event e ON e.seq = i.event_seq`, func(sc scanner) error {
+	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc scanner) error {
 		var mine, seq int64
 		var id []byte
 		r := store.Result{Outcome: event.OutcomeDuplicate}
@@ -156,7 +109,14 @@ func (t *tx) meet(works []*work) error {
 		l.Received++
 		l.Duplicates++
 		return nil
-	}, bind(rows, identityColumn))
+	}, bind(rows, func(c sqlite3.Context, m *meeting, col int) {
+		switch col {
+		case 0:
+			c.ResultInt64(m.mine)
+		case 2:
+			c.ResultInt64(m.met)
+		}
+	}))
 	if err != nil || len(dups) == 0 {
 		return err
 	}

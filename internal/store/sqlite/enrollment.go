@@ -115,7 +115,7 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 		if !merge {
 			return store.Enrolled{ID: existing, Conflict: true}, nil
 		}
-		d, err := t.addRefs(tenant, existing, e.Refs)
+		d, err := t.addRefs(tenant, existing, instance, e.Refs)
 		d.Merged = true
 		return d, err
 	}
@@ -125,9 +125,9 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 		d.ID[:], tenant, instance[:], contact, address, profile, e.ContactID, e.Email, e.LinkedInURL, e.Metadata, us(t.now)); err != nil {
 		return d, err
 	}
-	rows := refRows(tenant, d.ID, e.Refs)
+	rows := refRows(tenant, d.ID, instance, e.Refs)
 	if e.Email != "" {
-		rows = append(rows, refRow{tenant, event.AddressKey(e.Email), d.ID, event.Ref{Kind: "address"}})
+		rows = append(rows, refRow{tenant, event.AddressKey(e.Email), d.ID, instance, event.Ref{Kind: "address"}})
 	}
 	if err := t.ownKeys(rows); err != nil {
 		return d, err
@@ -169,13 +169,19 @@ type refRow struct {
 	tenant     int64
 	key        event.Hash
 	enrollment uuid.UUID
+	instance   uuid.UUID
 	ref        event.Ref
 }
 
-func refRows(tenant int64, id uuid.UUID, refs []event.Ref) []refRow {
+func refRows(tenant int64, id, instance uuid.UUID, refs []event.Ref) []refRow {
 	rows := make([]refRow, 0, len(refs)+1)
+	seen := make(map[event.Hash]bool, len(refs))
 	for _, r := range refs {
-		rows = append(rows, refRow{tenant, r.Key().Hash, id, r})
+		k := r.Key().Hash
+		if !seen[k] {
+			seen[k] = true
+			rows = append(rows, refRow{tenant, k, id, instance, r})
+		}
 	}
 	return rows
 }
@@ -192,8 +198,14 @@ func (t *tx) ownKeys(rows []refRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	_, err := t.exec(`INSERT INTO match_key (tenant_id, key, enrollment_id, provider, kind, value)
-		SELECT tenant_id, key, enrollment_id, provider, kind, value FROM b_ref(?1) WHERE true ON CONFLICT DO NOTHING`,
+	// The first two owners of a key have nth 0 and 1, all further ones 2.
+	_, err := t.exec(`INSERT INTO match_key (tenant_id, key, nth, enrollment_id, instance_id, provider, kind, value)
+		SELECT b.tenant_id, b.key, CASE
+			WHEN NOT EXISTS (SELECT 1 FROM match_key m WHERE m.tenant_id = b.tenant_id AND m.key = b.key AND m.nth = 0) THEN 0
+			WHEN NOT EXISTS (SELECT 1 FROM match_key m WHERE m.tenant_id = b.tenant_id AND m.key = b.key AND m.nth = 1) THEN 1
+			ELSE 2 END, b.enrollment_id, b.instance_id, b.provider, b.kind, b.value
+		FROM b_ref(?1) b WHERE NOT EXISTS (SELECT 1 FROM match_key m WHERE m.tenant_id = b.tenant_id AND m.key = b.key
+			AND m.nth IN (0, 1, 2) AND m.enrollment_id = b.enrollment_id)`,
 		bind(rows, func(c sqlite3.Context, r *refRow, col int) {
 			switch col {
 			case 0:
@@ -203,19 +215,21 @@ func (t *tx) ownKeys(rows []refRow) error {
 			case 2:
 				c.ResultBlob(r.enrollment[:])
 			case 3:
-				c.ResultText(r.ref.Provider)
+				c.ResultBlob(r.instance[:])
 			case 4:
-				c.ResultText(string(r.ref.Kind))
+				c.ResultText(r.ref.Provider)
 			case 5:
+				c.ResultText(string(r.ref.Kind))
+			case 6:
 				c.ResultText(r.ref.Value)
 			}
 		}))
 	return err
 }
 
-func (t *tx) addRefs(tenant int64, id uuid.UUID, refs []event.Ref) (store.Enrolled, error) {
+func (t *tx) addRefs(tenant int64, id, instance uuid.UUID, refs []event.Ref) (store.Enrolled, error) {
 	d := store.Enrolled{ID: id}
-	rows := refRows(tenant, id, refs)
+	rows := refRows(tenant, id, instance, refs)
 	if err := t.ownKeys(rows); err != nil {
 		return d, err
 	}
@@ -228,14 +242,15 @@ func (t *tx) addRefs(tenant int64, id uuid.UUID, refs []event.Ref) (store.Enroll
 func (s *Store) AddRefs(ctx context.Context, tenant int64, id uuid.UUID, refs []event.Ref) (store.Enrolled, error) {
 	var d store.Enrolled
 	err := s.write(ctx, live, "add references", func(t *tx) error {
-		var one int
-		if ok, err := t.one(`SELECT 1 FROM enrollment WHERE id = ?1 AND tenant_id = ?2`, []any{id[:], tenant}, &one); err != nil {
+		var instance []byte
+		ok, err := t.one(`SELECT instance_id FROM enrollment WHERE id = ?1 AND tenant_id = ?2`, []any{id[:], tenant}, &instance)
+		if err != nil {
 			return err
-		} else if !ok {
+		}
+		if !ok {
 			return noEnrollment(id)
 		}
-		var err error
-		d, err = t.addRefs(tenant, id, refs)
+		d, err = t.addRefs(tenant, id, idOf(instance), refs)
 		return err
 	})
 	return d, err
@@ -375,7 +390,7 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 		if err != nil || event.NormalAddress(before) == event.NormalAddress(e.Email) {
 			return err
 		}
-		return t.readdress(tenant, id, before, e.Email, &d)
+		return t.readdress(&e, before, &d)
 	})
 	if err != nil {
 		return campaign.Enrollment{}, d, err
@@ -386,23 +401,44 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 
 // readdress moves an enrollment's address key. What waits for the new address
 // may belong here now; what waits for the old one may be ambiguous no longer.
-func (t *tx) readdress(tenant int64, id uuid.UUID, from, to string, d *store.Enrolled) error {
+func (t *tx) readdress(e *campaign.Enrollment, from string, d *store.Enrolled) error {
 	var keys []event.Hash
 	if from != "" {
 		old := event.AddressKey(from)
-		if _, err := t.exec(`DELETE FROM match_key WHERE tenant_id = ?1 AND key = ?2 AND enrollment_id = ?3`, tenant, old[:], id[:]); err != nil {
+		if err := t.disown(e.Tenant, old, e.ID); err != nil {
 			return err
 		}
 		keys = append(keys, old)
 	}
-	if to != "" {
-		k := event.AddressKey(to)
-		if err := t.ownKeys([]refRow{{tenant, k, id, event.Ref{Kind: "address"}}}); err != nil {
+	if e.Email != "" {
+		k := event.AddressKey(e.Email)
+		if err := t.ownKeys([]refRow{{e.Tenant, k, e.ID, e.InstanceID, event.Ref{Kind: "address"}}}); err != nil {
 			return err
 		}
 		keys = append(keys, k)
 	}
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keys, adoptLimit)
+	d.Adopted, d.Adopting, err = t.adopt(e.Tenant, keys, adoptLimit)
 	return err
+}
+
+// disown takes a key from an enrollment; a further owner moves up into its place.
+func (t *tx) disown(tenant int64, key event.Hash, enrollment uuid.UUID) error {
+	var nth int
+	found := false
+	if err := t.query(`DELETE FROM match_key WHERE tenant_id = ?1 AND key = ?2 AND nth IN (0, 1, 2) AND enrollment_id = ?3 RETURNING nth`,
+		func(sc scanner) error {
+			found = true
+			return sc.Scan(&nth)
+		}, tenant, key[:], enrollment[:]); err != nil || !found {
+		return err
+	}
+	for ; nth < 2; nth++ {
+		if _, err := t.exec(`UPDATE match_key SET nth = ?3 WHERE tenant_id = ?1 AND key = ?2 AND nth = ?3 + 1
+			AND enrollment_id = (SELECT min(enrollment_id) FROM match_key WHERE tenant_id = ?1 AND key = ?2 AND nth = ?3 + 1)`,
+			tenant, key[:], nth); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -75,26 +75,19 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 	if p.After > 0 {
 		add("e.seq < ?", p.After)
 	}
-	indexed := func(key []byte, column string, value any) {
-		add(`e.seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?
-			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ? AND y.`+column+` = ?)`,
-			tenant, key, tenant, value)
-		add("e."+column+" = ?", value)
+	indexed := func(kind, value, cond string, arg ...any) {
+		seqs, sargs := s.searched(searchRef{tenant, searchKey(kind, value)})
+		add("e.seq IN ("+seqs+") AND "+cond, append(sargs, arg...)...)
 	}
 	if f.Enrollment != uuid.Nil {
-		indexed(searchKey("enrollment", f.Enrollment.String()), "enrollment_id", f.Enrollment[:])
+		indexed("enrollment", f.Enrollment.String(), "e.enrollment_id = ?", f.Enrollment[:])
 	}
 	if f.MessageID != "" {
 		id := event.NormalID(f.MessageID)
-		add(`e.seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?
-			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ?)
-			AND e.provider_message_id IN (?, '<' || ? || '>')`, tenant, searchKey("message", id), tenant, id, id)
+		indexed("message", id, "e.provider_message_id IN (?, '<' || ? || '>')", id, id)
 	}
 	if f.Email != "" {
-		addr := event.NormalAddress(f.Email)
-		add(`e.seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?
-			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ?)
-			AND lower(trim(e.email)) = ?`, tenant, searchKey("email", addr), tenant, addr)
+		indexed("email", event.NormalAddress(f.Email), "e.email <> ''")
 	}
 	if f.State != "" {
 		add("e.state = ?", string(f.State))
@@ -250,19 +243,14 @@ func (t *tx) untie(r *store.Record) error {
 	if err := t.writeEffects(x); err != nil {
 		return err
 	}
-	if _, err := t.exec(`DELETE FROM event_search WHERE tenant_id = ?1 AND key = ?2 AND event_seq = ?3`,
-		r.Tenant, searchKey("enrollment", r.Enrollment.String()), r.Seq); err != nil {
-		return err
-	}
 	return t.recount(r.Tenant, r.Instance, r.Enrollment)
 }
 
 // recount makes an enrollment's facts anew from its events.
 func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
 	x := store.NewEffects()
-	err := t.query(`SELECT `+eventColumns+` FROM event e WHERE e.tenant_id = ?1 AND e.enrollment_id = ?3 AND e.state = 'applied' AND e.seq IN (
-			SELECT event_seq FROM event_search WHERE tenant_id = ?1 AND key = ?2
-			UNION ALL SELECT y.seq FROM event y WHERE y.seq > (SELECT event_seq FROM search_mark) AND y.tenant_id = ?1 AND y.enrollment_id = ?3)`,
+	seqs, args := t.s.searched(enrollmentRef(tenant, enrollment))
+	err := t.query(`SELECT `+eventColumns+` FROM event e WHERE e.seq IN (`+seqs+`) AND e.tenant_id = ? AND e.enrollment_id = ? AND e.state = 'applied'`,
 		func(sc scanner) error {
 			var r store.Record
 			if err := scanEvent(sc, &r); err != nil {
@@ -270,7 +258,7 @@ func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
 			}
 			x.Apply(&r.Event, instance, enrollment)
 			return nil
-		}, tenant, searchKey("enrollment", enrollment.String()), enrollment[:])
+		}, append(args, tenant, enrollment[:])...)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type work struct {
 	ev    *event.Event
 	seq   int64
 	fresh bool        // not stored yet
+	met   int64       // number of the stored event of the same identity; 0 = none
 	from  event.State // the state a stored event has
 	by    string
 
@@ -35,6 +36,7 @@ type work struct {
 	buryDetail string    //
 	forced     uuid.UUID // a person said where it belongs
 
+	identity identityKey // of a fresh event
 	keys     []event.Key
 	found    []store.Found
 	decision store.Decision
@@ -42,6 +44,14 @@ type work struct {
 	to       event.State
 	changed  bool // our insert or update was the one that happened
 	result   store.Result
+}
+
+// enrollment is where an event has come to belong; uuid.Nil while nowhere.
+func (w *work) enrollment() uuid.UUID {
+	if w.to != event.Applied {
+		return uuid.Nil
+	}
+	return w.decision.Enrollment
 }
 
 // process is the one processor (law 3): live events, adoption, retries,
@@ -97,121 +107,142 @@ func account(x *store.Effects, w *work) {
 
 type probe struct {
 	w    *work
-	slot int
+	slot int // of the work's keys
+	at   int // place among the probes
 }
 
-// match finds the enrollment of each event in one query.
+func (p *probe) key() *event.Key { return &p.w.keys[p.slot] }
+
+// match finds the enrollment of each event, with one statement for each kind
+// of key whatever the number of events.
 func (t *tx) match(works []*work) error {
-	var probes []probe
+	var owned, enrollments, campaigns []probe
 	for _, w := range works {
-		if w.ev.Control || w.bury != "" {
+		switch {
+		case w.ev.Control || w.bury != "":
 			continue
+		case w.forced != uuid.Nil:
+			w.keys = []event.Key{{Rank: event.RankEnrollment}}
+		default:
+			w.keys = w.ev.Keys()
 		}
-		if w.forced != uuid.Nil {
-			w.decision = store.Decision{Enrollment: w.forced}
-			continue
-		}
-		w.keys = w.ev.Keys()
 		w.found = make([]store.Found, len(w.keys))
 		for i := range w.keys {
-			probes = append(probes, probe{w, i})
+			switch p := (probe{w: w, slot: i}); w.keys[i].Rank {
+			case event.RankEnrollment:
+				enrollments = append(enrollments, p)
+			case event.RankCampaign:
+				campaigns = append(campaigns, p)
+			case event.RankMessage, event.RankLead, event.RankAddress:
+				owned = append(owned, p)
+			}
 		}
 	}
-	if len(probes) > 0 {
-		if err := t.probe(probes); err != nil {
-			return err
-		}
+	instances := map[uuid.UUID]uuid.UUID{}
+	if err := t.probeOwned(owned, instances); err != nil {
+		return err
 	}
-	owners := map[uuid.UUID][]*work{}
+	if err := t.probeEnrollments(enrollments, instances); err != nil {
+		return err
+	}
+	if err := t.probeCampaigns(campaigns, instances); err != nil {
+		return err
+	}
 	for _, w := range works {
-		if w.ev.Control || w.bury != "" {
-			continue
-		}
-		if w.forced == uuid.Nil {
+		if w.keys != nil {
 			w.decision = store.Match(w.keys, w.found)
-		}
-		if id := w.decision.Enrollment; id != uuid.Nil {
-			owners[id] = append(owners[id], w)
+			w.instance = instances[w.decision.Enrollment]
 		}
 	}
-	if len(owners) == 0 {
-		return nil
-	}
-	type owner struct {
-		tenant int64
-		id     uuid.UUID
-	}
-	list := make([]owner, 0, len(owners))
-	for id, ws := range owners {
-		list = append(list, owner{ws[0].ev.Tenant, id})
-	}
-	return t.query(`SELECT e.id, e.instance_id FROM b_id(?1) b
-		CROSS JOIN enrollment e ON e.id = b.id AND e.tenant_id = b.tenant_id`, func(sc scanner) error {
-		var id, instance []byte
-		if err := sc.Scan(&id, &instance); err != nil {
-			return err
-		}
-		for _, w := range owners[idOf(id)] {
-			w.instance = idOf(instance)
-		}
-		return nil
-	}, bind(list, func(c sqlite3.Context, o *owner, col int) {
-		switch col {
-		case 0:
-			c.ResultInt64(o.tenant)
-		case 1:
-			c.ResultBlob(o.id[:])
-		}
-	}))
+	return nil
 }
 
-func (t *tx) probe(probes []probe) error {
-	arg := bind(probes, func(c sqlite3.Context, p *probe, col int) {
-		k := &p.w.keys[p.slot]
+// probeOwned looks up messages, leads and addresses. Of a key's owners two are
+// read at most (nth), which is enough to tell one from several.
+func (t *tx) probeOwned(probes []probe, instances map[uuid.UUID]uuid.UUID) error {
+	if len(probes) == 0 {
+		return nil
+	}
+	return t.query(`SELECT p.ord, m.enrollment_id, m.instance_id FROM b_probe(?1) p
+		CROSS JOIN match_key m ON m.tenant_id = p.tenant_id AND m.key = p.key AND m.nth < 2`, func(sc scanner) error {
+		var at int
+		var enrollment, instance []byte
+		if err := sc.Scan(&at, &enrollment, &instance); err != nil {
+			return err
+		}
+		id := idOf(enrollment)
+		instances[id] = idOf(instance)
+		f := &probes[at].w.found[probes[at].slot]
+		if f.Min == uuid.Nil {
+			f.Min = id
+		}
+		f.Max = id
+		return nil
+	}, bindProbes(probes))
+}
+
+func (t *tx) probeEnrollments(probes []probe, instances map[uuid.UUID]uuid.UUID) error {
+	if len(probes) == 0 {
+		return nil
+	}
+	return t.query(`SELECT p.ord, e.id, e.instance_id FROM b_probe(?1) p
+		CROSS JOIN enrollment e ON e.id = p.enrollment AND e.tenant_id = p.tenant_id`, func(sc scanner) error {
+		var at int
+		var enrollment, instance []byte
+		if err := sc.Scan(&at, &enrollment, &instance); err != nil {
+			return err
+		}
+		id := idOf(enrollment)
+		instances[id] = idOf(instance)
+		probes[at].w.found[probes[at].slot] = store.Found{Min: id, Max: id}
+		return nil
+	}, bindProbes(probes))
+}
+
+func (t *tx) probeCampaigns(probes []probe, instances map[uuid.UUID]uuid.UUID) error {
+	if len(probes) == 0 {
+		return nil
+	}
+	return t.query(`SELECT p.ord, c.instance_id, e.id FROM b_probe(?1) p
+		CROSS JOIN provider_campaign c ON c.tenant_id = p.tenant_id AND c.key = p.key
+		LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.address_key = p.address`, func(sc scanner) error {
+		var at int
+		var enrollment, instance []byte
+		if err := sc.Scan(&at, &instance, &enrollment); err != nil {
+			return err
+		}
+		id := idOf(enrollment)
+		instances[id] = idOf(instance)
+		probes[at].w.found[probes[at].slot] = store.Found{Min: id, Max: id, Instance: idOf(instance)}
+		return nil
+	}, bindProbes(probes))
+}
+
+func bindProbes(probes []probe) any {
+	for i := range probes {
+		probes[i].at = i
+	}
+	return bind(probes, func(c sqlite3.Context, p *probe, col int) {
 		switch col {
+		case 0:
+			c.ResultInt(p.at)
 		case 1:
 			c.ResultInt64(p.w.ev.Tenant)
 		case 2:
-			c.ResultInt(int(k.Rank))
+			c.ResultBlob(p.key().Hash[:])
 		case 3:
-			c.ResultBlob(k.Hash[:])
-		case 4:
-			if k.Rank == event.RankCampaign {
+			if p.key().Rank == event.RankCampaign {
 				h := event.AddressKey(p.w.ev.Email)
 				c.ResultBlob(h[:])
 			}
-		case 5:
-			if k.Rank == event.RankEnrollment {
-				if id, err := uuid.Parse(p.w.ev.EnrollmentID); err == nil {
-					c.ResultBlob(id[:])
-				}
+		case 4:
+			id := p.w.forced
+			if id == uuid.Nil {
+				id, _ = uuid.Parse(p.w.ev.EnrollmentID) //nolint:errcheck // Keys has parsed it
 			}
+			c.ResultBlob(id[:])
 		}
 	})
-	i := 0
-	// min and max tell one owner from several in O(log n), however many there are.
-	return t.query(`SELECT
-		CASE WHEN p.rank = 3 THEN (SELECT c.instance_id FROM provider_campaign c WHERE c.tenant_id = p.tenant_id AND c.key = p.key) END,
-		CASE p.rank
-			WHEN 0 THEN (SELECT e.id FROM enrollment e WHERE e.id = p.enrollment AND e.tenant_id = p.tenant_id)
-			WHEN 3 THEN (SELECT e.id FROM provider_campaign c JOIN enrollment e ON e.instance_id = c.instance_id AND e.address_key = p.address
-			             WHERE c.tenant_id = p.tenant_id AND c.key = p.key)
-			ELSE (SELECT min(m.enrollment_id) FROM match_key m WHERE m.tenant_id = p.tenant_id AND m.key = p.key) END,
-		CASE WHEN p.rank IN (1, 2, 4) THEN
-			(SELECT max(m.enrollment_id) FROM match_key m WHERE m.tenant_id = p.tenant_id AND m.key = p.key) END
-		FROM b_probe(?1) p`, func(sc scanner) error {
-		var instance, lowest, highest []byte
-		if err := sc.Scan(&instance, &lowest, &highest); err != nil {
-			return err
-		}
-		f := &probes[i].w.found[probes[i].slot]
-		i++
-		f.Instance, f.Min, f.Max = idOf(instance), idOf(lowest), idOf(highest)
-		if f.Max == uuid.Nil {
-			f.Max = f.Min
-		}
-		return nil
-	}, arg)
 }
 
 // decide turns a match into the state an event goes to.
@@ -265,17 +296,18 @@ func (t *tx) insertEvents(works []*work) error {
 	_, err := t.exec(`INSERT INTO event (seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, metadata, payload)
+		settled_by, identity, metadata, payload)
 		SELECT seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, metadata, payload FROM b_event(?1)`, bind(fresh, t.eventColumn))
+		settled_by, identity, metadata, payload FROM b_event(?1)`, bind(fresh, t.eventColumn))
 	if err != nil {
 		return err
 	}
 	for _, w := range fresh {
 		w.changed = true
 	}
+	t.indexNew(fresh)
 	return nil
 }
 
@@ -366,10 +398,12 @@ func (t *tx) eventColumn(c sqlite3.Context, p **work, col int) {
 			c.ResultText("")
 		}
 	case 32:
+		c.ResultBlob(w.identity.hash[:])
+	case 33:
 		if len(e.Metadata) > 0 {
 			c.ResultBlob(e.Metadata)
 		}
-	case 33:
+	case 34:
 		c.ResultBlob(e.Payload)
 	}
 }
@@ -490,13 +524,7 @@ func (t *tx) unpark(moved []*work) error {
 		}
 	}
 	if len(settled) > 0 {
-		keys := make([]seqKey, 0, len(settled))
-		for _, w := range settled {
-			keys = append(keys, seqKey{w.ev.Tenant, searchKey("enrollment", w.decision.Enrollment.String()), w.seq})
-		}
-		if err := t.indexSearch(keys); err != nil {
-			return err
-		}
+		return t.indexSettled(settled)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -40,6 +41,9 @@ type Options struct {
 	// Adopted is told, after the commit, which waiting events an adoption has
 	// applied. May be nil.
 	Adopted func([]store.Result)
+	// Generation is how many events make a generation of the index; 0 takes
+	// the default of 65,536.
+	Generation int
 }
 
 // Store is the embedded store.
@@ -50,6 +54,7 @@ type Store struct {
 	conn       *sql.Conn
 	turn       turn
 	stmts      map[string]*sql.Stmt // prepared on conn; used by the holder of the turn
+	index      index
 	statements atomic.Int64
 	tokens     atomic.Int64
 }
@@ -57,6 +62,7 @@ type Store struct {
 // Open opens or makes the database and brings its schema up to date.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opt: o, stmts: map[string]*sql.Stmt{}}
+	s.index.size = cmp.Or(o.Generation, defaultGeneration)
 	s.tokens.Store(o.Now().UnixMicro())
 	var err error
 	s.writers, err = driver.Open(dsn(o.Path, "cache_size(-65536)"), registerBatches)
@@ -77,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.readers.SetMaxOpenConns(4)
 	s.readers.SetMaxIdleConns(4)
-	if err := s.firstTenant(ctx); err != nil {
+	if err := errors.Join(s.firstTenant(ctx), s.loadIndex(ctx)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -197,6 +203,7 @@ type tx struct {
 	ctx     context.Context //nolint:containedctx // lives as long as the transaction it bounds
 	now     time.Time
 	adopted []store.Result // events that adoption applied, for the metrics
+	after   []func()       // what is true once the transaction is committed
 }
 
 // write runs fn in one transaction under the store's deadline.
@@ -214,13 +221,18 @@ func (s *Store) write(ctx context.Context, p priority, op string, fn func(t *tx)
 	err := fn(t)
 	if err == nil {
 		if err = ctx.Err(); err == nil {
-			_, err = s.conn.ExecContext(ctx, "COMMIT")
+			if _, err = s.conn.ExecContext(ctx, "COMMIT"); err != nil {
+				s.index.distrust() // the outcome is unknown: read it from the rows
+			}
 		}
 	}
 	if err != nil {
 		// Some errors have rolled back already; "no transaction is active" is fine.
 		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		return s.fail(op, err)
+	}
+	for _, fn := range t.after {
+		fn()
 	}
 	if s.opt.Adopted != nil && len(t.adopted) > 0 {
 		s.opt.Adopted(t.adopted)

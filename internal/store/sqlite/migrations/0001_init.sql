@@ -1,8 +1,7 @@
 -- +goose Up
 -- Times are microseconds since 1970 in UTC, ids are UUIDs of 16 bytes, keys are
--- hashes of 16 bytes. Every table carries its tenant. Only identity is a
--- random-order index on the way of a new event; what searches need is built
--- behind (event_search).
+-- hashes of 16 bytes. Every table carries its tenant. On the way of a new event
+-- every insert goes to the end of its table (see generation).
 
 CREATE TABLE tenant (
   id         INTEGER PRIMARY KEY,
@@ -123,11 +122,13 @@ CREATE INDEX enrollment_status ON enrollment (instance_id, status, seq);
 CREATE TABLE match_key (
   tenant_id     INTEGER NOT NULL,
   key           BLOB NOT NULL,
+  nth           INTEGER NOT NULL, -- 0 and 1 for two of its owners, 2 for all further ones
   enrollment_id BLOB NOT NULL,
+  instance_id   BLOB NOT NULL,
   provider      TEXT NOT NULL,
   kind          TEXT NOT NULL, -- address, message, action, lead
   value         TEXT NOT NULL,
-  PRIMARY KEY (tenant_id, key, enrollment_id)
+  PRIMARY KEY (tenant_id, key, nth, enrollment_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX match_key_enrollment ON match_key (enrollment_id);
 
@@ -166,32 +167,40 @@ CREATE TABLE event (
   settled_by          TEXT NOT NULL,
   duplicates          INTEGER NOT NULL DEFAULT 0,
   last_duplicate_at   INTEGER NOT NULL DEFAULT 0,
+  identity            BLOB NOT NULL, -- 16 bytes
   metadata            BLOB,
   payload             BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX event_id ON event (id); -- UUIDv7: grows at its end
 CREATE INDEX event_unsettled ON event (tenant_id, state, seq) WHERE state <> 'applied';
 
+-- Indexes of events in random order are kept in generations: sorted runs that
+-- are written once, at the end of their table, when enough events have come
+-- in. What is younger is held in memory and read back from event at a start.
+CREATE TABLE generation (
+  id       INTEGER PRIMARY KEY,
+  last_seq INTEGER NOT NULL, -- events up to here are in this generation or an older one
+  filter   BLOB NOT NULL     -- Bloom filter over the identities
+) STRICT;
+
 -- What makes two submissions one event.
 CREATE TABLE identity (
-  tenant_id INTEGER NOT NULL,
-  key       BLOB NOT NULL,
-  event_seq INTEGER NOT NULL,
-  PRIMARY KEY (tenant_id, key)
+  generation INTEGER NOT NULL,
+  tenant_id  INTEGER NOT NULL,
+  key        BLOB NOT NULL,
+  event_seq  INTEGER NOT NULL,
+  PRIMARY KEY (generation, tenant_id, key)
 ) STRICT, WITHOUT ROWID;
 
--- Search keys of events up to search_mark; younger events are scanned.
+-- By what events are searched: address, message, enrollment. Generation 0
+-- holds enrollments that were found after the event's generation was written.
 CREATE TABLE event_search (
-  tenant_id INTEGER NOT NULL,
-  key       BLOB NOT NULL, -- 8 bytes
-  event_seq INTEGER NOT NULL,
-  PRIMARY KEY (tenant_id, key, event_seq)
+  generation INTEGER NOT NULL,
+  tenant_id  INTEGER NOT NULL,
+  key        BLOB NOT NULL, -- 8 bytes
+  event_seq  INTEGER NOT NULL,
+  PRIMARY KEY (generation, tenant_id, key, event_seq)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE search_mark (
-  one       INTEGER PRIMARY KEY CHECK (one = 1),
-  event_seq INTEGER NOT NULL
-) STRICT;
-INSERT INTO search_mark (one, event_seq) VALUES (1, 0);
 
 -- The retry schedule, narrow: a retry never rewrites an event.
 CREATE TABLE orphan (

@@ -1,0 +1,561 @@
+package app_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tallyhook/internal/testenv"
+)
+
+// storm is the load of the crash test and the record of it.
+type storm struct {
+	t         *testing.T
+	seed      uint64
+	instances []string
+	generic   testenv.Source
+	postmark  testenv.Source
+	lemlist   testenv.Source
+	start     time.Time
+	url       atomic.Value // string; empty while nobody is there
+	over      chan struct{}
+
+	mu         sync.Mutex
+	contacts   []*contact
+	sent       map[string]*sent // by marker
+	order      []string         // markers in the order they were first sent
+	deliveries []*delivery      // answered ones, to be sent again
+	replays    []string
+	unanswered int
+	retried    int
+}
+
+// How a contact is found.
+type way int
+
+const (
+	byEmail way = iota // enrolled with its address
+	byRefs             // enrolled with a message and a lead, without an address
+	never              // not enrolled at all
+)
+
+type contact struct {
+	n        int
+	way      way
+	instance int
+	begun    bool   // someone enrolls it
+	id       string // of its enrollment, once it was answered
+}
+
+func (c *contact) email() string   { return fmt.Sprintf("c%d@storm.test", c.n) }
+func (c *contact) message() string { return fmt.Sprintf("message-%d", c.n) }
+func (c *contact) lead() string    { return fmt.Sprintf("lea_%d", c.n) }
+
+// sent is one event as the sender knows it.
+type sent struct {
+	marker   string
+	contact  *contact
+	kind     string // canonical type
+	bounce   string
+	machine  string // "yes", "no", ""
+	at       time.Time
+	findable bool // names what a contact enrolled by references is found by
+
+	attempts int    // times it was sent, answered or not
+	acked    int    // times it was answered 2xx
+	first    int    // answers that were not "duplicate"
+	blurred  bool   // an answer's outcome for it is not known
+	id       string // from an answer
+}
+
+// delivery is one request, sent as often as it takes.
+type delivery struct {
+	path    string
+	body    []byte
+	secret  string   // signed, when not empty
+	id      string   // webhook-id of a signed one
+	markers []string // of the events in it, "" for an item that is no event
+	many    bool     // the answer is that of an array
+}
+
+func newStorm(t *testing.T, seed uint64, c *testenv.Client) *storm {
+	t.Helper()
+	st := &storm{t: t, seed: seed, start: time.Now().UTC().Truncate(time.Second), over: make(chan struct{}), sent: map[string]*sent{}}
+	st.url.Store(c.URL)
+	for i := range 3 {
+		st.instances = append(st.instances, c.NewInstance(fmt.Sprintf("storm %d", i), nil))
+	}
+	st.generic = c.NewSource("generic", "")
+	st.postmark = c.NewSource("postmark", "storm:password")
+	st.lemlist = c.NewSource("lemlist", "hook-secret")
+	return st
+}
+
+// at tells where the server is now.
+func (st *storm) at(url string) { st.url.Store(url) }
+
+func (st *storm) end() { close(st.over) }
+
+// rest waits; false when the storm ended or the test failed.
+func (st *storm) rest(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-st.over:
+		return false
+	case <-timer.C:
+		return !st.t.Failed()
+	}
+}
+
+// grow adds contacts, so that each round has early and late ones.
+func (st *storm) grow() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	random := rand.New(rand.NewPCG(st.seed, uint64(1000+len(st.contacts))))
+	for range 40 {
+		c := &contact{n: len(st.contacts), instance: random.IntN(len(st.instances))}
+		switch p := random.IntN(10); {
+		case p == 0:
+			c.way = never
+		case p < 4:
+			c.way = byRefs
+		}
+		st.contacts = append(st.contacts, c)
+	}
+}
+
+func (st *storm) progress() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	acked, enrolled := 0, 0
+	for _, s := range st.sent {
+		if s.acked > 0 {
+			acked++
+		}
+	}
+	for _, c := range st.contacts {
+		if c.id != "" {
+			enrolled++
+		}
+	}
+	return fmt.Sprintf("%d events sent, %d acknowledged; %d requests without an answer, %d repeated; %d of %d contacts enrolled",
+		len(st.sent), acked, st.unanswered, st.retried, enrolled, len(st.contacts))
+}
+
+// work is one client. Its load is a function of the seed, its timing is not.
+func (st *storm) work(n int) {
+	random := rand.New(rand.NewPCG(st.seed, uint64(n+1)))
+	c := testenv.NewClient(st.t, "", testenv.AdminKey)
+	defer c.Close()
+	for serial := 0; !st.t.Failed(); serial++ {
+		select {
+		case <-st.over:
+			return
+		default:
+		}
+		mark := func(i int) string { return fmt.Sprintf("w%d-%d-%d", n, serial, i) }
+		switch p := random.IntN(100); {
+		case st.size() == 0:
+			st.rest(10 * time.Millisecond)
+		case p < 30:
+			st.deliver(c, random, st.single(random, mark(0)))
+		case p < 45:
+			st.deliver(c, random, st.array(random, mark))
+		case p < 55:
+			st.deliver(c, random, st.signedWebhook(random, mark))
+		case p < 65:
+			st.deliver(c, random, st.postmarkWebhook(random, mark(0)))
+		case p < 75:
+			st.deliver(c, random, st.lemlistWebhook(random, mark(0)))
+		case p < 87:
+			if d := st.former(random); d != nil {
+				st.deliver(c, random, d)
+			}
+		case p < 98:
+			if who := st.toEnroll(random); who != nil {
+				st.enroll(c, who)
+			}
+		default:
+			st.replayAll(c)
+		}
+	}
+}
+
+func (st *storm) size() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.contacts)
+}
+
+func (st *storm) pick(random *rand.Rand) *contact {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.contacts[random.IntN(len(st.contacts))]
+}
+
+// former is a delivery that was answered before.
+func (st *storm) former(random *rand.Rand) *delivery {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if len(st.deliveries) == 0 {
+		return nil
+	}
+	return st.deliveries[random.IntN(len(st.deliveries))]
+}
+
+func (st *storm) toEnroll(random *rand.Rand) *contact {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	from := random.IntN(len(st.contacts))
+	for i := range st.contacts {
+		if c := st.contacts[(from+i)%len(st.contacts)]; !c.begun && c.way != never {
+			c.begun = true
+			return c
+		}
+	}
+	return nil
+}
+
+// note puts a new event on the record, before it is sent.
+func (st *storm) note(s *sent) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.sent[s.marker] != nil {
+		st.t.Errorf("the test made the marker %s twice", s.marker)
+	}
+	st.sent[s.marker] = s
+	st.order = append(st.order, s.marker)
+}
+
+// moment is a time in the past that no other event has.
+func (st *storm) moment(random *rand.Rand) time.Time {
+	return st.start.Add(-time.Duration(random.Int64N(int64(48*time.Hour/time.Microsecond))) * time.Microsecond)
+}
+
+// event makes a canonical event.
+func (st *storm) event(random *rand.Rand, marker string, viaKey bool) map[string]any {
+	kinds := []string{
+		"sent", "delivered", "opened", "opened", "opened", "clicked", "clicked", "replied", "bounced",
+		"unsubscribed", "resubscribed", "complained", "meeting_booked",
+	}
+	who := st.pick(random)
+	s := &sent{marker: marker, contact: who, kind: kinds[random.IntN(len(kinds))], at: st.moment(random), findable: viaKey}
+	e := map[string]any{
+		"event_type": s.kind, "channel": "email", "timestamp": s.at.Format(time.RFC3339Nano), "provider_event_id": marker,
+		"email": who.email(), "step_number": 1 + random.IntN(3), "metadata": map[string]any{"marker": marker},
+	}
+	if viaKey {
+		e["provider"], e["provider_message_id"] = "postmark", who.message()
+	}
+	switch s.kind {
+	case "bounced":
+		s.bounce = "soft"
+		if random.IntN(8) == 0 {
+			s.bounce = "hard"
+		}
+		e["bounce"] = s.bounce
+	case "opened", "clicked":
+		switch random.IntN(3) {
+		case 0:
+			s.machine, e["machine"] = "yes", true
+		case 1:
+			s.machine, e["machine"] = "no", false
+		}
+	}
+	st.note(s)
+	return e
+}
+
+func (st *storm) encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		st.t.Errorf("encode: %v", err)
+	}
+	return b
+}
+
+func (st *storm) single(random *rand.Rand, marker string) *delivery {
+	return &delivery{path: "/api/events", body: st.encode(st.event(random, marker, true)), markers: []string{marker}}
+}
+
+// array holds new events, some of them twice, and now and then no event at all.
+func (st *storm) array(random *rand.Rand, mark func(int) string) *delivery {
+	d := &delivery{path: "/api/campaigns/events/webhook", many: true}
+	var items []any
+	for i := range 2 + random.IntN(11) {
+		e := st.event(random, mark(i), true)
+		items, d.markers = append(items, e), append(d.markers, mark(i))
+		switch random.IntN(8) {
+		case 0:
+			items, d.markers = append(items, e), append(d.markers, mark(i))
+		case 1:
+			items, d.markers = append(items, map[string]any{"event_type": "opened", "channel": "pigeon"}), append(d.markers, "")
+		}
+	}
+	d.body = st.encode(items)
+	return d
+}
+
+func (st *storm) signedWebhook(random *rand.Rand, mark func(int) string) *delivery {
+	d := &delivery{path: st.generic.Path, secret: st.generic.Secret, id: "msg_" + mark(0)}
+	var items []any
+	for i := range 1 + random.IntN(4) {
+		items, d.markers = append(items, st.event(random, mark(i), false)), append(d.markers, mark(i))
+	}
+	if len(items) == 1 {
+		d.body = st.encode(items[0])
+	} else {
+		d.body = st.encode(items)
+	}
+	return d
+}
+
+func (st *storm) postmarkWebhook(random *rand.Rand, marker string) *delivery {
+	who := st.pick(random)
+	s := &sent{marker: marker, contact: who, at: st.moment(random), findable: true}
+	at := s.at.Format("2006-01-02T15:04:05.0000000Z")
+	body := map[string]any{
+		"MessageID": who.message(), "Metadata": map[string]any{"marker": marker}, "MessageStream": "outbound", "ServerID": 23,
+	}
+	switch random.IntN(5) {
+	case 0:
+		s.kind, body["RecordType"], body["DeliveredAt"], body["Recipient"] = "delivered", "Delivery", at, who.email()
+	case 1:
+		s.kind, body["RecordType"], body["ReceivedAt"], body["Recipient"] = "clicked", "Click", at, who.email()
+		body["OriginalLink"] = "https://example.com/" + marker
+	case 2:
+		s.kind, s.bounce, body["RecordType"], body["BouncedAt"], body["Email"] = "bounced", "hard", "Bounce", at, who.email()
+		body["Type"], body["ID"] = "HardBounce", marker
+	default:
+		s.kind, body["RecordType"], body["ReceivedAt"], body["Recipient"] = "opened", "Open", at, who.email()
+	}
+	st.note(s)
+	return &delivery{path: st.postmark.Path, body: st.encode(body), markers: []string{marker}}
+}
+
+func (st *storm) lemlistWebhook(random *rand.Rand, marker string) *delivery {
+	who := st.pick(random)
+	s := &sent{marker: marker, contact: who, at: st.moment(random), findable: true}
+	kind := []string{"emailsSent", "emailsOpened", "emailsClicked", "emailsReplied", "emailsUnsubscribed", "emailsBounced"}[random.IntN(6)]
+	s.kind = strings.ToLower(strings.TrimPrefix(kind, "emails"))
+	bot := random.IntN(2) == 0
+	switch s.kind {
+	case "bounced":
+		s.bounce = "soft"
+	case "opened", "clicked":
+		s.machine = map[bool]string{true: "yes", false: "no"}[bot]
+	}
+	st.note(s)
+	return &delivery{path: st.lemlist.Path, markers: []string{marker}, body: st.encode(map[string]any{
+		"_id": marker, "type": kind, "createdAt": s.at.Format(time.RFC3339Nano), "leadId": who.lead(), "leadEmail": who.email(),
+		"campaignId": "cam_storm", "sequenceStep": 1 + random.IntN(3), "bot": bot, "secret": st.lemlist.Secret,
+	})}
+}
+
+// deliver sends a request until it is answered. Some are given up after the
+// first failure: their events may or may not be there, but not twice.
+func (st *storm) deliver(c *testenv.Client, random *rand.Rand, d *delivery) {
+	patient := random.IntN(100) < 85
+	for attempt := 0; !st.t.Failed(); attempt++ {
+		c.URL = st.url.Load().(string)
+		if c.URL == "" {
+			if !st.rest(10 * time.Millisecond) {
+				return
+			}
+			continue
+		}
+		var headers []testenv.Header
+		switch {
+		case d.secret != "":
+			h, err := testenv.Sign(d.secret, d.id, time.Now(), d.body)
+			if err != nil {
+				st.t.Errorf("sign: %v", err)
+				return
+			}
+			headers = h
+		case d.path == st.postmark.Path:
+			headers = []testenv.Header{{Name: "Authorization", Value: "Basic c3Rvcm06cGFzc3dvcmQ="}} // storm:password
+		}
+		st.sending(d, attempt > 0)
+		a, err := c.Try("POST", d.path, d.body, headers...)
+		switch {
+		case a.Status/100 == 2:
+			st.answered(d, a, err == nil)
+			return
+		case err == nil && a.Status != 503:
+			st.t.Errorf("POST %s: status %d: %s", route(d.path), a.Status, a.Body)
+			return
+		}
+		st.lost()
+		if !patient {
+			return
+		}
+		select { // the storm's end does not end the patience
+		case <-st.t.Context().Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// route is a path without its token.
+func route(path string) string {
+	if strings.HasPrefix(path, "/webhooks/") {
+		return "/webhooks/..."
+	}
+	return path
+}
+
+func (st *storm) sending(d *delivery, again bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if again {
+		st.retried++
+	}
+	for _, m := range d.markers {
+		if m != "" {
+			st.sent[m].attempts++
+		}
+	}
+}
+
+func (st *storm) lost() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.unanswered++
+}
+
+// answered puts an acknowledgement on the record. A status that arrived
+// without its whole body is one too.
+func (st *storm) answered(d *delivery, a testenv.Answer, whole bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !slices.Contains(st.deliveries, d) {
+		st.deliveries = append(st.deliveries, d)
+	}
+	note := func(marker, outcome, id string) {
+		s := st.sent[marker]
+		s.acked++
+		switch outcome {
+		case "":
+			s.blurred = true
+		case "duplicate":
+		case "applied", "orphaned":
+			s.first++
+		default:
+			st.t.Errorf("%s: the outcome of %s is %q", route(d.path), marker, outcome)
+		}
+		if id != "" {
+			if s.id != "" && s.id != id {
+				st.t.Errorf("%s was answered with the id %s and with %s", marker, s.id, id)
+			}
+			s.id = id
+		}
+	}
+	switch {
+	case !whole:
+		for _, m := range d.markers {
+			if m != "" {
+				note(m, "", "")
+			}
+		}
+	case d.many:
+		results := a.At("data.results").List()
+		if len(results) != len(d.markers) {
+			st.t.Errorf("%d results for %d items", len(results), len(d.markers))
+			return
+		}
+		for i, m := range d.markers {
+			outcome := results[i].At("outcome").Text()
+			if m == "" {
+				if outcome != "rejected" {
+					st.t.Errorf("the outcome of an item that is no event is %q", outcome)
+				}
+				continue
+			}
+			note(m, outcome, results[i].At("id").Text())
+		}
+	case strings.HasPrefix(d.path, "/webhooks/"):
+		received, dup := int(a.At("data.received").Int()), int(a.At("data.duplicate").Int())
+		if a.Status != 200 || received != len(d.markers) {
+			st.t.Errorf("webhook answered %d: %s", a.Status, a.Body)
+		}
+		outcome := ""
+		switch dup {
+		case len(d.markers):
+			outcome = "duplicate"
+		case 0:
+			outcome = "orphaned"
+			if a.At("data.applied").Int() == int64(received) {
+				outcome = "applied"
+			}
+		}
+		for _, m := range d.markers {
+			note(m, outcome, "")
+		}
+	default:
+		outcome := map[int]string{201: "applied", 202: "orphaned", 200: "duplicate"}[a.Status]
+		note(d.markers[0], outcome, a.At("data.id").Text())
+	}
+}
+
+// enroll enrolls a contact; a request that was not answered is repeated with
+// the same key until it is.
+func (st *storm) enroll(c *testenv.Client, who *contact) {
+	body := map[string]any{"contact_id": fmt.Sprintf("crm-%d", who.n)}
+	if who.way == byEmail {
+		body["email"] = who.email()
+	} else {
+		body["refs"] = []any{
+			map[string]any{"provider": "postmark", "kind": "message", "value": who.message()},
+			map[string]any{"provider": "lemlist", "kind": "lead", "value": who.lead()},
+		}
+	}
+	for !st.t.Failed() {
+		c.URL = st.url.Load().(string)
+		if c.URL != "" {
+			a, err := c.Try("POST", "/api/campaigns/instances/"+st.instances[who.instance]+"/enrollments", body,
+				testenv.Header{Name: "Idempotency-Key", Value: fmt.Sprintf("enroll-%d", who.n)})
+			switch {
+			case err == nil && a.Status == 201:
+				st.mu.Lock()
+				who.id = a.At("data.id").Text()
+				st.mu.Unlock()
+				return
+			case err == nil && a.Status != 503:
+				st.t.Errorf("enroll: status %d: %s", a.Status, a.Body)
+				return
+			}
+		}
+		select {
+		case <-st.t.Context().Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// replayAll starts a bulk replay of all that is dead; it will be killed too.
+func (st *storm) replayAll(c *testenv.Client) {
+	c.URL = st.url.Load().(string)
+	if c.URL == "" {
+		return
+	}
+	a, err := c.Try("POST", "/api/admin/dlq/replay", map[string]any{"filter": map[string]any{"reason": "no_enrollment"}})
+	switch {
+	case err != nil || a.Status == 503:
+	case a.Status == 202:
+		st.mu.Lock()
+		st.replays = append(st.replays, a.At("data.replay_id").Text())
+		st.mu.Unlock()
+	default:
+		st.t.Errorf("replay: status %d: %s", a.Status, a.Body)
+	}
+}

@@ -1,0 +1,476 @@
+package sqlite
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/ncruces/go-sqlite3"
+
+	"tallyhook/internal/event"
+)
+
+// The identities of events, and what they are searched by, are in random
+// order: kept in one B-tree each, every commit would rewrite about one page an
+// event, and ever more slowly the more are stored. So they are kept as a
+// log-structured merge tree of one level (O'Neil et al., 1996): the youngest
+// events in memory, the older ones in generations, sorted runs that are
+// written once at the end of their table. The event rows are the truth: what
+// is in memory is read back from them at a start, and a run that a crash cut
+// short is thrown away.
+
+const defaultGeneration = 65_536 // events in one generation
+
+type identityKey struct {
+	tenant int64
+	hash   event.Hash
+}
+
+type searchRef struct {
+	tenant int64
+	key    [8]byte
+}
+
+func searchKey(kind, value string) (k [8]byte) {
+	h := event.HashOf("search", kind, value)
+	copy(k[:], h[:])
+	return k
+}
+
+// searchRefs are what an event is searched by.
+func searchRefs(tenant int64, email, message string, enrollment uuid.UUID) []searchRef {
+	refs := make([]searchRef, 0, 3)
+	if a := event.NormalAddress(email); a != "" {
+		refs = append(refs, searchRef{tenant, searchKey("email", a)})
+	}
+	if m := event.NormalID(message); m != "" {
+		refs = append(refs, searchRef{tenant, searchKey("message", m)})
+	}
+	if enrollment != uuid.Nil {
+		refs = append(refs, enrollmentRef(tenant, enrollment))
+	}
+	return refs
+}
+
+func enrollmentRef(tenant int64, enrollment uuid.UUID) searchRef {
+	return searchRef{tenant, searchKey("enrollment", enrollment.String())}
+}
+
+// stretch is the index of a stretch of events in memory.
+type stretch struct {
+	after    int64 // events with a number above this one
+	identity map[identityKey]int64
+	search   map[searchRef][]int64
+}
+
+func newStretch(after int64) *stretch {
+	return &stretch{after: after, identity: map[identityKey]int64{}, search: map[searchRef][]int64{}}
+}
+
+type generation struct {
+	id     int64
+	filter filter
+}
+
+// index is what the store holds in memory of its indexes. It is changed only
+// by the holder of the writer's turn, after the commit of what it says; mu
+// guards it against the searches of readers.
+type index struct {
+	size int
+
+	mu          sync.RWMutex
+	stale       bool     // a commit of unknown outcome: to be read again
+	through     int64    // events up to here are in the index
+	active      *stretch // the youngest
+	frozen      *stretch // being written as a generation; nil when none is
+	generations []generation
+
+	turn sync.Mutex // one caller of IndexNext at a time
+	run  *run
+}
+
+// run is a generation on its way to the disk.
+type run struct {
+	generation int64
+	last       int64
+	identities []identityEntry
+	searches   []searchEntry
+	filter     filter
+	written    int
+}
+
+type identityEntry struct {
+	identityKey
+	seq int64
+}
+
+type searchEntry struct {
+	searchRef
+	seq int64
+}
+
+// loadIndex reads the index from the store's rows.
+func (s *Store) loadIndex(ctx context.Context) error {
+	return s.write(ctx, live, "load index", func(t *tx) error { return t.reload() })
+}
+
+func (t *tx) reload() error {
+	x := &t.s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.generations, x.frozen, x.run, x.through, x.stale = nil, nil, nil, 0, false
+	err := t.query(`SELECT id, last_seq, filter FROM generation ORDER BY id`, func(sc scanner) error {
+		var g generation
+		var raw []byte
+		if err := sc.Scan(&g.id, &x.through, &raw); err != nil {
+			return err
+		}
+		g.filter = filterOf(raw)
+		x.generations = append(x.generations, g)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	x.active = newStretch(x.through)
+	return t.readOn()
+}
+
+// readOn takes in events that are stored and not in the index. x.mu is held.
+func (t *tx) readOn() error {
+	x := &t.s.index
+	return t.query(`SELECT seq, tenant_id, identity, email, provider_message_id, enrollment_id FROM event WHERE seq > ?1 ORDER BY seq`,
+		func(sc scanner) error {
+			var seq, tenant int64
+			var identity, enrollment []byte
+			var email, message string
+			if err := sc.Scan(&seq, &tenant, &identity, &email, &message, &enrollment); err != nil {
+				return err
+			}
+			x.put(seq, identityKey{tenant, event.Hash(identity)}, searchRefs(tenant, email, message, idOf(enrollment)))
+			return nil
+		}, x.through)
+}
+
+func (x *index) put(seq int64, id identityKey, refs []searchRef) {
+	x.active.identity[id] = seq
+	for _, r := range refs {
+		x.active.search[r] = append(x.active.search[r], seq)
+	}
+	x.through = seq
+}
+
+// identify finds what each event's identity has met: w.met is the number of
+// the first event of it, 0 when this one is the first. It gives the first ones.
+func (t *tx) identify(works []*work, last int64) ([]*work, error) {
+	x := &t.s.index
+	if x.active == nil || x.stale {
+		if err := t.reload(); err != nil {
+			return nil, err
+		}
+	} else if x.through != last {
+		// Another process wrote, such as a tool on the command line.
+		x.mu.Lock()
+		err := t.readOn()
+		x.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	type suspect struct {
+		w          *work
+		generation int64
+	}
+	var suspects []suspect
+	batch := make(map[identityKey]int64, len(works))
+	for _, w := range works {
+		w.identity = identityKey{w.ev.Tenant, w.ev.Identity()}
+		if seq, ok := batch[w.identity]; ok {
+			w.met = seq
+			continue
+		}
+		if w.met = x.met(w.identity); w.met != 0 {
+			continue
+		}
+		batch[w.identity] = w.seq
+		for _, g := range x.generations {
+			if g.filter.has(w.identity.tenant, w.identity.hash) {
+				suspects = append(suspects, suspect{w, g.id})
+			}
+		}
+	}
+	if len(suspects) > 0 {
+		found := map[int64]int64{}
+		err := t.query(`SELECT b.seq, i.event_seq FROM b_identity(?1) b
+			CROSS JOIN identity i ON i.generation = b.generation AND i.tenant_id = b.tenant_id AND i.key = b.key`, func(sc scanner) error {
+			var mine, met int64
+			err := sc.Scan(&mine, &met)
+			found[mine] = met
+			return err
+		}, bind(suspects, func(c sqlite3.Context, p *suspect, col int) {
+			switch col {
+			case 0:
+				c.ResultInt64(p.generation)
+			case 1:
+				c.ResultInt64(p.w.identity.tenant)
+			case 2:
+				c.ResultBlob(p.w.identity.hash[:])
+			case 3:
+				c.ResultInt64(p.w.seq)
+			}
+		}))
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 0 {
+			for _, w := range works {
+				if met := found[w.seq]; met != 0 {
+					w.met = met
+				} else if met := found[w.met]; met != 0 {
+					w.met = met // a twin in the batch met it too
+				}
+			}
+		}
+	}
+	first := make([]*work, 0, len(works))
+	for _, w := range works {
+		if w.met == 0 {
+			first = append(first, w)
+		}
+	}
+	return first, nil
+}
+
+func (x *index) met(id identityKey) int64 {
+	if seq := x.active.identity[id]; seq != 0 {
+		return seq
+	}
+	if x.frozen != nil {
+		return x.frozen.identity[id]
+	}
+	return 0
+}
+
+// indexNew adds new events to the index once they are committed.
+func (t *tx) indexNew(works []*work) {
+	t.after = append(t.after, func() {
+		x := &t.s.index
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		for _, w := range works {
+			x.put(w.seq, w.identity, searchRefs(w.ev.Tenant, w.ev.Email, w.ev.ProviderMessageID, w.enrollment()))
+		}
+	})
+}
+
+// indexSettled adds the enrollments that stored events have found.
+func (t *tx) indexSettled(works []*work) error {
+	x := &t.s.index
+	var young []*work
+	var old []searchEntry
+	for _, w := range works {
+		if x.active != nil && w.seq > x.active.after {
+			young = append(young, w)
+		} else {
+			old = append(old, searchEntry{enrollmentRef(w.ev.Tenant, w.decision.Enrollment), w.seq})
+		}
+	}
+	if len(young) > 0 {
+		t.after = append(t.after, func() {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			for _, w := range young {
+				r := enrollmentRef(w.ev.Tenant, w.decision.Enrollment)
+				x.active.search[r] = append(x.active.search[r], w.seq)
+			}
+		})
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	return t.writeSearches(0, old)
+}
+
+func (t *tx) writeSearches(generation int64, entries []searchEntry) error {
+	_, err := t.exec(`INSERT INTO event_search (generation, tenant_id, key, event_seq) SELECT ?2, tenant_id, key, seq FROM b_key(?1) WHERE true
+		ON CONFLICT DO NOTHING`, bind(entries, func(c sqlite3.Context, e *searchEntry, col int) {
+		switch col {
+		case 0:
+			c.ResultInt64(e.tenant)
+		case 1:
+			c.ResultBlob(e.key[:])
+		case 2:
+			c.ResultInt64(e.seq)
+		}
+	}), generation)
+	return err
+}
+
+// young gives the events in memory that a search reference leads to.
+func (x *index) young(r searchRef) []tenantSeq {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var seqs []tenantSeq
+	for _, s := range []*stretch{x.frozen, x.active} {
+		if s != nil {
+			for _, seq := range s.search[r] {
+				seqs = append(seqs, tenantSeq{r.tenant, seq})
+			}
+		}
+	}
+	return seqs
+}
+
+// searched is the SQL that gives the numbers of the events a reference leads
+// to, with its arguments. What is in memory is read first, so that an event on
+// its way to the disk is seen in one of the two.
+func (s *Store) searched(r searchRef) (string, []any) {
+	return `SELECT event_seq FROM event_search WHERE generation IN (SELECT id FROM generation UNION ALL SELECT 0) AND tenant_id = ? AND key = ?
+		UNION ALL SELECT seq FROM b_seq(?)`, []any{r.tenant, r.key[:], bind(s.index.young(r), tenantSeqColumn)}
+}
+
+// IndexNext does one step of writing the youngest events' index as a
+// generation, when they are enough for one: at most n rows in a turn of its
+// own. more is false when there is nothing to do.
+func (s *Store) IndexNext(ctx context.Context, n int) (more bool, err error) {
+	x := &s.index
+	x.turn.Lock()
+	defer x.turn.Unlock()
+	r := x.running()
+	if r == nil {
+		frozen, err := s.freeze(ctx)
+		if err != nil || frozen == nil {
+			return false, err
+		}
+		r = sorted(frozen)
+		x.mu.Lock()
+		x.run = r
+		x.mu.Unlock()
+	}
+	done := false
+	err = s.write(ctx, bulk, "write index", func(t *tx) error {
+		if x.running() != r || x.frozen == nil { // read again meanwhile
+			done = true
+			return nil
+		}
+		return t.writeRun(r, n, &done)
+	})
+	return err == nil && !done, err
+}
+
+func (x *index) running() *run {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.run
+}
+
+// freeze takes the youngest stretch out of use, if it is full, so that it can
+// be sorted while new events come in.
+func (s *Store) freeze(ctx context.Context) (*stretch, error) {
+	x := &s.index
+	x.mu.RLock()
+	full := x.active != nil && len(x.active.identity) >= x.size
+	x.mu.RUnlock()
+	if !full {
+		return nil, nil //nolint:nilnil // nothing to do is no error
+	}
+	var frozen *stretch
+	err := s.write(ctx, bulk, "freeze index", func(*tx) error {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.frozen == nil {
+			x.frozen, x.active = x.active, newStretch(x.through)
+		}
+		frozen = x.frozen
+		return nil
+	})
+	return frozen, err
+}
+
+func sorted(f *stretch) *run {
+	r := &run{filter: newFilter(len(f.identity))}
+	for k, seq := range f.identity {
+		r.identities = append(r.identities, identityEntry{k, seq})
+		r.filter.add(k.tenant, k.hash)
+		r.last = max(r.last, seq)
+	}
+	for k, seqs := range f.search {
+		for _, seq := range seqs {
+			r.searches = append(r.searches, searchEntry{k, seq})
+		}
+	}
+	slices.SortFunc(r.identities, func(a, b identityEntry) int {
+		return cmp.Or(cmp.Compare(a.tenant, b.tenant), bytes.Compare(a.hash[:], b.hash[:]))
+	})
+	slices.SortFunc(r.searches, func(a, b searchEntry) int {
+		return cmp.Or(cmp.Compare(a.tenant, b.tenant), bytes.Compare(a.key[:], b.key[:]), cmp.Compare(a.seq, b.seq))
+	})
+	return r
+}
+
+// writeRun writes the next n rows of a run; the last step makes it a
+// generation. Every step may be repeated.
+func (t *tx) writeRun(r *run, n int, done *bool) error {
+	if r.written == 0 {
+		if _, err := t.one(`SELECT coalesce(max(id), 0) + 1 FROM generation`, nil, &r.generation); err != nil {
+			return err
+		}
+		for _, q := range []string{`DELETE FROM identity WHERE generation = ?1`, `DELETE FROM event_search WHERE generation = ?1`} {
+			if _, err := t.exec(q, r.generation); err != nil { // left by a crash
+				return err
+			}
+		}
+	}
+	at := r.written
+	if part := r.identities[min(at, len(r.identities)):min(at+n, len(r.identities))]; len(part) > 0 {
+		if _, err := t.exec(`INSERT INTO identity (generation, tenant_id, key, event_seq)
+			SELECT generation, tenant_id, key, seq FROM b_identity(?1) WHERE true ON CONFLICT DO NOTHING`,
+			bind(part, func(c sqlite3.Context, e *identityEntry, col int) {
+				switch col {
+				case 0:
+					c.ResultInt64(r.generation)
+				case 1:
+					c.ResultInt64(e.tenant)
+				case 2:
+					c.ResultBlob(e.hash[:])
+				case 3:
+					c.ResultInt64(e.seq)
+				}
+			})); err != nil {
+			return err
+		}
+		t.after = append(t.after, func() { r.written = at + len(part) })
+		return nil
+	}
+	at -= len(r.identities)
+	if part := r.searches[min(at, len(r.searches)):min(at+n, len(r.searches))]; len(part) > 0 {
+		if err := t.writeSearches(r.generation, part); err != nil {
+			return err
+		}
+		t.after = append(t.after, func() { r.written += len(part) })
+		return nil
+	}
+	if _, err := t.exec(`INSERT INTO generation (id, last_seq, filter) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING`,
+		r.generation, r.last, r.filter.bytes()); err != nil {
+		return err
+	}
+	t.after = append(t.after, func() {
+		x := &t.s.index
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.generations = append(x.generations, generation{r.generation, r.filter})
+		x.frozen, x.run = nil, nil
+		*done = true
+	})
+	return nil
+}
+
+// distrust makes the next commit read the index from the rows again.
+func (x *index) distrust() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stale = true
+}
