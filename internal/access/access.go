@@ -89,6 +89,7 @@ type Opened struct {
 	Tenant   int64
 	Provider *provider.Provider
 	Config   provider.Config
+	gone     bool // deleted; only the provider is told, for its dialect of refusals
 }
 
 // Rejection is one refused webhook.

@@ -70,19 +70,22 @@ func found(o Opened, ok bool, err error) (Opened, error) {
 		return Opened{}, err
 	case !ok:
 		return Opened{}, noSource()
+	case o.gone:
+		return Opened{Provider: o.Provider}, noSource()
 	}
 	return o, nil
 }
 
 func noSource() error { return fault.New(fault.NotFound, "there is no such source") }
 
-// openRow makes a row ready to verify with. A deleted one is absent.
+// openRow makes a row ready to verify with. A deleted one is absent, but says
+// whose it was: lemlist takes a 404 as an order to delete its hook for good.
 func (s *Service) openRow(row store.Source, err error) (Opened, error) {
 	switch {
 	case err != nil:
 		return Opened{}, err
 	case !row.DeletedAt.IsZero():
-		return Opened{}, noSource()
+		return Opened{Provider: provider.ByName(row.Provider), gone: true}, nil
 	}
 	p := provider.ByName(row.Provider)
 	if p == nil {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -149,7 +150,7 @@ func lemlistEvent(o object, raw jsontext.Value) (event.Event, error) {
 		Email:      strings.TrimSpace(o.text("leadEmail", "email", "recipient")),
 		Campaign:   o.text("campaignId"),
 		StepNumber: stepNumber(o.text("sequenceStep")),
-		Payload:    raw,
+		Payload:    withoutSecret(raw),
 	}
 	e.Control = e.Type == ""
 	if e.Type == event.Bounced {
@@ -249,4 +250,31 @@ func stepNumber(s string) int {
 		return 0
 	}
 	return n
+}
+
+// withoutSecret masks the value of the body's own secret: what is stored can
+// be read by whoever may read events.
+func withoutSecret(raw []byte) []byte {
+	dec := jsontext.NewDecoder(bytes.NewReader(raw))
+	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
+		return raw
+	}
+	for dec.PeekKind() == '"' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return raw
+		}
+		secret := name.String() == "secret"
+		v, err := dec.ReadValue()
+		if err != nil {
+			return raw
+		}
+		if secret {
+			end := int(dec.InputOffset())
+			masked := append([]byte{}, raw[:end-len(v)]...)
+			masked = append(masked, `"********"`...)
+			return append(masked, raw[end:]...)
+		}
+	}
+	return raw
 }

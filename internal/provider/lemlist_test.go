@@ -285,3 +285,16 @@ func TestVerifyLemlist(t *testing.T) {
 		}
 	}
 }
+
+func TestLemlistMasksSecretInPayload(t *testing.T) {
+	t.Parallel()
+	body := `{"type":"emailsSent", "secret" : "hunter2hunter2","_id":"act_1","campaignId":"cam_1","leadId":"lea_1"}`
+	events, err := provider.ByName("lemlist").Decode(provider.Request{Method: "POST", Body: []byte(body)})
+	if err != nil || len(events) != 1 {
+		t.Fatalf("Decode = %v, %v", events, err)
+	}
+	got, want := string(events[0].Payload), strings.Replace(body, `"hunter2hunter2"`, `"********"`, 1)
+	if got != want {
+		t.Errorf("payload = %s, want %s", got, want)
+	}
+}
