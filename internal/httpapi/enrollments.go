@@ -59,7 +59,7 @@ type enrolledView struct {
 	EnrollmentView
 	Adopted  int   `json:"adopted" doc:"Waiting events taken in, in the same transaction."`
 	Adopting int64 `json:"adopting" doc:"Waiting events that follow at once."`
-	Merged   bool  `json:"merged,omitempty" doc:"The contact was enrolled already; the references were added to it."`
+	Merged   bool  `json:"merged,omitzero" doc:"The contact was enrolled already; the references were added to it."`
 }
 
 type enrollmentBody struct {

@@ -37,7 +37,7 @@ type EventBody struct {
 // postedView is the answer for one event.
 type postedView struct {
 	Data      EventView `json:"data"`
-	Duplicate bool      `json:"duplicate,omitempty"`
+	Duplicate bool      `json:"duplicate,omitzero"`
 	Message   string    `json:"message,omitempty"`
 	Retryable *bool     `json:"retryable,omitempty"`
 }

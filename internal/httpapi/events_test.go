@@ -49,6 +49,9 @@ func TestPostOneEvent(t *testing.T) {
 				if c.status == 201 {
 					want = "/api/events/" + e.ID.String()
 				}
+				if (c.status == 200 && c.outcome == event.OutcomeDuplicate) != strings.Contains(r.body, `"duplicate":`) {
+					t.Errorf("got %s", r.body)
+				}
 				if got := r.header.Get("Location"); got != want {
 					t.Errorf("got Location %q, want %q", got, want)
 				}
