@@ -191,13 +191,12 @@ func (s *server) answerOne(w http.ResponseWriter, r *http.Request, e event.Event
 // the result alone does not say enough; a read that fails takes nothing back
 // from what is durable already.
 func (s *server) viewAccepted(ctx context.Context, e event.Event, res store.Result) EventView {
-	own := store.Record{Event: e, State: res.State, Reason: res.Reason, Detail: res.Detail}
+	own := store.Record{
+		Event: e, State: res.State, Reason: res.Reason, Detail: res.Detail, Enrollment: res.Enrollment, NextAttemptAt: res.NextAttemptAt,
+	}
 	own.ID = res.ID
-	if res.Outcome == event.OutcomeApplied {
-		if id, err := uuid.Parse(e.EnrollmentID); err == nil {
-			own.Enrollment = id
-			return viewEvent(own)
-		}
+	if res.Outcome != event.OutcomeDuplicate {
+		return viewEvent(own)
 	}
 	if rec, err := s.Events.Event(ctx, e.Tenant, res.ID); err == nil {
 		return viewEvent(rec)

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/fault"
+	"tallyhook/internal/guard"
 )
 
 // identify is where a request begins: it gets its id, and its route is looked
@@ -214,7 +215,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if name := ForbiddenQuery(r.URL.RawQuery); name != "" {
+		if name := guard.ForbiddenQuery(r.URL.RawQuery); name != "" {
 			s.refuse(w, r, fault.BadInput(fault.Field{Location: "query", Message: "has the forbidden key " + name}))
 			return
 		}
@@ -222,7 +223,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 			s.refuse(w, r, fault.BadInput(fault.Field{Location: "query", Message: "is not a valid query: check its percent signs and semicolons"}))
 			return
 		}
-		if name := ForbiddenKey(callOf(r.Context()).body); name != "" {
+		if name := guard.ForbiddenKey(callOf(r.Context()).body); name != "" {
 			s.refuse(w, r, fault.BadInput(fault.Field{Location: "body", Message: "has the forbidden key " + name}))
 			return
 		}

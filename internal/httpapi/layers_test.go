@@ -189,3 +189,20 @@ func TestObserver(t *testing.T) {
 		t.Errorf("got %d in flight and\n%s\nwant\n%s", flight, got, want)
 	}
 }
+
+func TestGuardRefuses(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, nil)
+	// The guard comes before the key: a stranger learns that first.
+	p := a.call("POST", "/api/events", `{"metadata":{"\u005f_proto__":1}}`, "X-API-Key", "").problem(400)
+	if !p.names("body") {
+		t.Errorf("got %+v, want an error at body", p)
+	}
+	p = a.call("GET", "/api/events?a[constructor]=1", "").problem(400)
+	if !p.names("query") {
+		t.Errorf("got %+v, want an error at query", p)
+	}
+	a.call("GET", "/api/events?email=%zz", "").problem(400)
+	// Webhooks are kept, not refused.
+	a.call("POST", "/webhooks/tok", `{"__proto__":1}`).want(200)
+}

@@ -64,7 +64,10 @@ type Result struct {
 	State  event.State
 	Reason string // why it is orphaned or dead
 	Detail string // the same for a human
-	Waited time.Duration
+	// Enrollment is what the event was tied to; uuid.Nil when it was not.
+	Enrollment    uuid.UUID
+	NextAttemptAt time.Time // of an orphan
+	Waited        time.Duration
 	By     string // who settled it: live, adoption, retry, replay, assign
 }
 

@@ -81,15 +81,15 @@ func (t *tx) meet(works []*work) error {
 	}
 	dups := map[int64]*dup{}
 	x := store.NewEffects()
-	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc scanner) error {
+	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc scanner) error {
 		var mine, seq int64
-		var id []byte
+		var id, enrollment []byte
 		r := store.Result{Outcome: event.OutcomeDuplicate}
-		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail); err != nil {
+		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
 			return err
 		}
 		w := bySeq[mine]
-		r.ID = idOf(id)
+		r.ID, r.Enrollment = idOf(id), idOf(enrollment)
 		if r.ID == w.ev.ID {
 			r.Outcome = event.Outcome(r.State)
 			w.result = r

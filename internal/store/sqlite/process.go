@@ -257,7 +257,7 @@ func (t *tx) decide(w *work) {
 		w.result.Outcome = event.OutcomeIgnored
 	case w.decision.Enrollment != uuid.Nil && w.instance != uuid.Nil:
 		w.to = event.Applied
-		w.result.Outcome = event.OutcomeApplied
+		w.result.Outcome, w.result.Enrollment = event.OutcomeApplied, w.decision.Enrollment
 		w.result.Waited = max(0, t.now.Sub(w.ev.ReceivedAt))
 	case w.by == byRetry && w.attempts+1 >= t.s.attemptLimit():
 		w.to = event.Dead
@@ -574,8 +574,10 @@ func (t *tx) schedule(works []*work) error {
 		case w.to != event.Orphaned:
 		case w.changed:
 			w.attempts = 0
+			t.plan(w, 0)
 			parked = append(parked, w)
 		case w.by == byRetry:
+			t.plan(w, w.attempts+1)
 			retried = append(retried, w)
 		}
 	}
@@ -604,6 +606,12 @@ func (t *tx) schedule(works []*work) error {
 		}
 	}
 	return nil
+}
+
+// plan sets when an orphan that has spent so many attempts is tried next.
+func (t *tx) plan(w *work, spent int) {
+	d, _ := t.s.opt.Delay(spent)
+	w.result.NextAttemptAt = t.now.Add(d)
 }
 
 // explain keeps the reason that a waiting event shows true: an address that
@@ -636,12 +644,7 @@ func (t *tx) orphanColumn(c sqlite3.Context, p **work, col int) {
 	case 3:
 		c.ResultInt(w.attempts)
 	case 4:
-		n := w.attempts
-		if !w.changed { // a retry: the attempt that was just spent counts
-			n++
-		}
-		d, _ := t.s.opt.Delay(n)
-		c.ResultInt64(us(t.now.Add(d)))
+		c.ResultInt64(us(w.result.NextAttemptAt))
 	case 5:
 		c.ResultInt(w.attempts)
 	case 6:
