@@ -342,9 +342,11 @@ type EnrollmentPatch struct {
 	Metadata    []byte
 }
 
-// ReplayBatch is the next part of a running bulk replay.
+// ReplayBatch is the next part of a running bulk replay; without letters it
+// is the end.
 type ReplayBatch struct {
 	ID      uuid.UUID
 	Tenant  int64
+	After   int64 // number of the last letter before this part
 	Letters []Letter
 }

@@ -231,14 +231,7 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 		letters[ts.seq], status[ts.seq] = idOf(id), st
 		seqs = append(seqs, ts)
 		return nil
-	}, bind(ids, func(c sqlite3.Context, id *uuid.UUID, col int) {
-		switch col {
-		case 0:
-			c.ResultInt64(tenant)
-		case 1:
-			c.ResultBlob(id[:])
-		}
-	}))
+	}, bindIDs(tenant, ids))
 	if err != nil || len(seqs) == 0 {
 		return err
 	}
@@ -284,80 +277,116 @@ func (s *Store) SettleBody(ctx context.Context, tenant int64, id uuid.UUID, stat
 	})
 }
 
-// StartReplay notes a bulk replay of dead letters with the given ids, or,
-// when ids is nil, of those a filter matches. It is carried on by NextReplay,
-// also after a restart. A dry run only counts.
+// StartReplay notes a bulk replay of the dead letters with the given ids, or,
+// when ids is nil, of those that a filter matches. It costs no more than
+// counting them; NextReplay and FinishReplayBatch carry it on, also after a
+// restart. A dry run only counts.
 func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, f store.LetterFilter, dryRun bool, actor string) (store.Replay, error) {
 	r := store.Replay{ID: newID(), Status: "running"}
-	err := s.write(ctx, bulk, "start replay", func(t *tx) error {
+	f.Status = store.LetterDead
+	filter, err := json.Marshal(f)
+	if err != nil {
+		return r, fault.Wrap(fault.Internal, "start replay", err)
+	}
+	err = s.write(ctx, bulk, "start replay", func(t *tx) error {
 		r.CreatedAt, r.UpdatedAt = t.now, t.now
-		sel := `SELECT d.seq FROM dead_letter d WHERE `
-		var args []any
+		where, args := letterWhere(tenant, f)
 		if ids != nil {
-			sel += `d.tenant_id = ? AND d.status = 'dead' AND d.id IN (SELECT id FROM b_id(?))`
-			args = []any{tenant, bind(ids, func(c sqlite3.Context, id *uuid.UUID, col int) {
-				switch col {
-				case 0:
-					c.ResultInt64(tenant)
-				case 1:
-					c.ResultBlob(id[:])
-				}
-			})}
-		} else {
-			f.Status = store.LetterDead
-			var where string
-			where, args = letterWhere(tenant, f)
-			sel += where
+			where += ` AND d.id IN (SELECT id FROM b_id(?))`
+			args = append(args, bindIDs(tenant, ids))
 		}
-		if dryRun {
-			_, err := t.one(`SELECT count(*) FROM (`+sel+`)`, args, &r.Matched)
+		var until int64
+		if _, err := t.one(`SELECT count(*), coalesce(max(d.seq), 0) FROM dead_letter d WHERE `+where, args, &r.Matched, &until); err != nil || dryRun {
 			return err
 		}
-		n, err := t.exec(`INSERT INTO replay_item (tenant_id, replay_id, letter_seq) SELECT ?, ?, seq FROM (`+sel+`)`,
-			append([]any{tenant, r.ID[:]}, args...)...)
-		if err != nil {
+		if ids != nil {
+			if _, err := t.exec(`INSERT INTO replay_item (tenant_id, replay_id, letter_seq) SELECT d.tenant_id, ?, d.seq FROM dead_letter d WHERE `+where,
+				append([]any{r.ID[:]}, args...)...); err != nil {
+				return err
+			}
+		}
+		if _, err := t.exec(`INSERT INTO replay (id, tenant_id, status, filter, by_ids, after_seq, until_seq, matched, created_at, updated_at)
+			VALUES (?1, ?2, 'running', ?3, ?4, 0, ?5, ?6, ?7, ?7)`, r.ID[:], tenant, filter, ids != nil, until, r.Matched, us(t.now)); err != nil {
 			return err
 		}
-		r.Matched = n
-		if _, err := t.exec(`INSERT INTO replay (id, tenant_id, status, matched, created_at, updated_at) VALUES (?1, ?2, 'running', ?3, ?4, ?4)`,
-			r.ID[:], tenant, n, us(t.now)); err != nil {
-			return err
-		}
-		if _, err := t.exec(`UPDATE dead_letter SET status = 'replaying' WHERE tenant_id = ?2 AND seq IN (SELECT letter_seq FROM replay_item WHERE replay_id = ?1)`,
-			r.ID[:], tenant); err != nil {
-			return err
-		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", n)})
+		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
 	})
 	return r, err
 }
 
-// NextReplay gives at most n letters of a running bulk replay; ok is false
-// when none is running.
-func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok bool, err error) {
-	err = s.read(ctx, "next replay", `SELECT id, tenant_id FROM replay WHERE status = 'running' ORDER BY id LIMIT 1`, func(sc scanner) error {
-		var id []byte
-		ok = true
-		err := sc.Scan(&id, &b.Tenant)
-		b.ID = idOf(id)
-		return err
+func seqsOfLetters(letters []store.Letter) []tenantSeq {
+	seqs := make([]tenantSeq, len(letters))
+	for i, l := range letters {
+		seqs[i] = tenantSeq{l.Tenant, l.Seq}
+	}
+	return seqs
+}
+
+func bindIDs(tenant int64, ids []uuid.UUID) any {
+	return bind(ids, func(c sqlite3.Context, id *uuid.UUID, col int) {
+		switch col {
+		case 0:
+			c.ResultInt64(tenant)
+		case 1:
+			c.ResultBlob(id[:])
+		}
 	})
+}
+
+// NextReplay gives the next part, at most n letters, of a running bulk replay
+// and marks them as replaying; ok is false when none is running. A part
+// without letters is the end and must be finished too.
+func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok bool, err error) {
+	var where string
+	var args []any
+	err = s.read(ctx, "next replay", `SELECT id, tenant_id, filter, by_ids, after_seq, until_seq FROM replay WHERE status = 'running' ORDER BY id LIMIT 1`,
+		func(sc scanner) error {
+			var id, filter []byte
+			var byIDs bool
+			var until int64
+			var f store.LetterFilter
+			if err := sc.Scan(&id, &b.Tenant, &filter, &byIDs, &b.After, &until); err != nil {
+				return err
+			}
+			if err := json.Unmarshal(filter, &f); err != nil {
+				return fmt.Errorf("read filter of replay: %w", err)
+			}
+			ok, b.ID = true, idOf(id)
+			f.Status = "" // a crash may have left letters of this part as replaying
+			where, args = letterWhere(b.Tenant, f)
+			where += " AND d.status IN ('dead', 'replaying') AND d.seq > ? AND d.seq <= ?"
+			args = append(args, b.After, until)
+			if byIDs {
+				where += " AND d.seq IN (SELECT letter_seq FROM replay_item WHERE replay_id = ?)"
+				args = append(args, id)
+			}
+			return nil
+		})
 	if err != nil || !ok {
 		return b, false, err
 	}
-	b.Letters, err = s.letters(ctx, "d.tenant_id = ? AND d.seq IN (SELECT letter_seq FROM replay_item WHERE replay_id = ? ORDER BY letter_seq LIMIT ?)", b.Tenant, b.ID[:], n)
+	b.Letters, err = s.letters(ctx, where+" ORDER BY d.seq LIMIT ?", append(args, n)...)
+	if err != nil || len(b.Letters) == 0 {
+		return b, err == nil, err
+	}
+	err = s.write(ctx, bulk, "mark letters", func(t *tx) error {
+		_, err := t.exec(`UPDATE dead_letter SET status = 'replaying' WHERE status = 'dead' AND tenant_id = ?2 AND seq IN (SELECT seq FROM b_seq(?1))`,
+			bind(seqsOfLetters(b.Letters), tenantSeqColumn), b.Tenant)
+		return err
+	})
 	return b, err == nil, err
 }
 
-// FinishReplayBatch books the outcomes of a part of a bulk replay, and ends
-// the replay when nothing of it is left. Letters of the part that have no
-// outcome count as skipped.
+// FinishReplayBatch books the outcomes of a part of a bulk replay, once, and
+// ends the replay when the part was the last: what matched at the start and
+// has no outcome by then was settled by others and counts as skipped.
 func (s *Store) FinishReplayBatch(ctx context.Context, b store.ReplayBatch, outcomes map[uuid.UUID]store.Result) error {
 	return s.write(ctx, bulk, "finish replay batch", func(t *tx) error {
+		if len(b.Letters) == 0 {
+			return t.endReplay(b.Tenant, b.ID, "done")
+		}
 		var sum store.Replay
-		seqs := make([]tenantSeq, 0, len(b.Letters))
 		for _, l := range b.Letters {
-			seqs = append(seqs, tenantSeq{l.Tenant, l.Seq})
 			switch res, ok := outcomes[l.ID]; {
 			case !ok:
 				sum.Skipped++
@@ -371,27 +400,33 @@ func (s *Store) FinishReplayBatch(ctx context.Context, b store.ReplayBatch, outc
 				sum.Dead++
 			}
 		}
-		// Booked only once, whatever happened between the part and this.
-		n, err := t.exec(`DELETE FROM replay_item WHERE replay_id = ?2 AND letter_seq IN (SELECT seq FROM b_seq(?1))`,
-			bind(seqs, tenantSeqColumn), b.ID[:])
-		if err != nil {
+		if _, err := t.exec(`UPDATE replay SET applied = applied + ?3, orphaned = orphaned + ?4, duplicate = duplicate + ?5,
+			dead = dead + ?6, updated_at = ?8, after_seq = ?10,
+			skipped = skipped + ?7 - CASE status WHEN 'cancelled' THEN ?11 ELSE 0 END -- which counted this part as skipped
+			WHERE id = ?1 AND tenant_id = ?2 AND after_seq = ?9`,
+			b.ID[:], b.Tenant, sum.Applied, sum.Orphaned, sum.Duplicate, sum.Dead, sum.Skipped, us(t.now), b.After, b.Letters[len(b.Letters)-1].Seq, len(b.Letters)); err != nil {
 			return err
 		}
-		if n > 0 {
-			if _, err := t.exec(`UPDATE replay SET applied = applied + ?3, orphaned = orphaned + ?4, duplicate = duplicate + ?5,
-				dead = dead + ?6, skipped = skipped + ?7, updated_at = ?8 WHERE id = ?1 AND tenant_id = ?2`,
-				b.ID[:], b.Tenant, sum.Applied, sum.Orphaned, sum.Duplicate, sum.Dead, sum.Skipped, us(t.now)); err != nil {
-				return err
-			}
-		}
-		if _, err := t.exec(`UPDATE dead_letter SET status = 'dead' WHERE status = 'replaying' AND tenant_id = ?2 AND seq IN (SELECT seq FROM b_seq(?1))`,
-			bind(seqs, tenantSeqColumn), b.Tenant); err != nil {
-			return err
-		}
-		_, err = t.exec(`UPDATE replay SET status = 'done', updated_at = ?3 WHERE id = ?1 AND tenant_id = ?2 AND status = 'running'
-			AND NOT EXISTS (SELECT 1 FROM replay_item WHERE replay_id = ?1)`, b.ID[:], b.Tenant, us(t.now))
-		return err
+		return t.unmark(b.Tenant, seqsOfLetters(b.Letters))
 	})
+}
+
+// unmark gives letters that are still marked as replaying back.
+func (t *tx) unmark(tenant int64, seqs []tenantSeq) error {
+	_, err := t.exec(`UPDATE dead_letter SET status = 'dead' WHERE status = 'replaying' AND tenant_id = ?2 AND seq IN (SELECT seq FROM b_seq(?1))`,
+		bind(seqs, tenantSeqColumn), tenant)
+	return err
+}
+
+func (t *tx) endReplay(tenant int64, id uuid.UUID, status string) error {
+	if _, err := t.exec(`UPDATE replay SET status = ?3, updated_at = ?4,
+		skipped = max(skipped, matched - applied - orphaned - duplicate - dead),
+		matched = max(matched, applied + orphaned + duplicate + dead + skipped)
+		WHERE id = ?1 AND tenant_id = ?2 AND status = 'running'`, id[:], tenant, status, us(t.now)); err != nil {
+		return err
+	}
+	_, err := t.exec(`DELETE FROM replay_item WHERE replay_id = ?1 AND tenant_id = ?2`, id[:], tenant)
+	return err
 }
 
 // ReplayProgress reads how far a bulk replay is.
@@ -415,17 +450,7 @@ func (s *Store) ReplayProgress(ctx context.Context, tenant int64, id uuid.UUID) 
 // CancelReplay ends a running bulk replay; what it has not reached stays dead.
 func (s *Store) CancelReplay(ctx context.Context, tenant int64, id uuid.UUID, actor string) (store.Replay, error) {
 	err := s.write(ctx, live, "cancel replay", func(t *tx) error {
-		n, err := t.exec(`UPDATE replay SET status = 'cancelled', updated_at = ?3,
-			skipped = skipped + (SELECT count(*) FROM replay_item i WHERE i.replay_id = ?1)
-			WHERE id = ?1 AND tenant_id = ?2 AND status = 'running'`, id[:], tenant, us(t.now))
-		if err != nil || n == 0 {
-			return err
-		}
-		if _, err := t.exec(`UPDATE dead_letter SET status = 'dead' WHERE status = 'replaying' AND tenant_id = ?2
-			AND seq IN (SELECT letter_seq FROM replay_item WHERE replay_id = ?1)`, id[:], tenant); err != nil {
-			return err
-		}
-		if _, err := t.exec(`DELETE FROM replay_item WHERE replay_id = ?1 AND tenant_id = ?2`, id[:], tenant); err != nil {
+		if err := t.endReplay(tenant, id, "cancelled"); err != nil {
 			return err
 		}
 		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay_cancel", Subject: id.String()})

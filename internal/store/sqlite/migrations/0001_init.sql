@@ -308,6 +308,10 @@ CREATE TABLE replay (
   id         BLOB PRIMARY KEY,
   tenant_id  INTEGER NOT NULL,
   status     TEXT NOT NULL,
+  filter     BLOB NOT NULL,    -- which dead letters; JSON of store.LetterFilter
+  by_ids     INTEGER NOT NULL, -- 1: those in replay_item
+  after_seq  INTEGER NOT NULL, -- letters up to here are done
+  until_seq  INTEGER NOT NULL, -- the last letter there was at the start
   matched    INTEGER NOT NULL,
   applied    INTEGER NOT NULL DEFAULT 0,
   orphaned   INTEGER NOT NULL DEFAULT 0,
