@@ -12,7 +12,7 @@ import (
 	"tallyhook/internal/config"
 )
 
-var errUnwell = errors.New("not all is well") //nolint:gochecknoglobals // a sentinel
+var errUnwell = errors.New("not all is well")
 
 func doctorCommand(environ []string, stdout io.Writer) *cobra.Command {
 	var asJSON bool

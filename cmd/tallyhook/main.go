@@ -17,7 +17,7 @@ import (
 )
 
 // version is set by the linker.
-var version = "dev" //nolint:gochecknoglobals // the linker can set nothing else
+var version = "dev"
 
 // Exit codes of the contract.
 const (
@@ -40,18 +40,17 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	root := command(environ, stdout, stderr)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		return exitFine
-	case errors.Is(err, errUsage), fault.Is(err, fault.Invalid):
-		fmt.Fprintln(stderr, "tallyhook: "+err.Error())
+	}
+	_, _ = fmt.Fprintln(stderr, "tallyhook: "+err.Error())
+	if errors.Is(err, errUsage) || fault.Is(err, fault.Invalid) {
 		return exitUsage
 	}
-	fmt.Fprintln(stderr, "tallyhook: "+err.Error())
 	return exitFailed
 }
 
-var errUsage = errors.New("usage") //nolint:gochecknoglobals // a sentinel
+var errUsage = errors.New("usage")
 
 func command(environ []string, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{

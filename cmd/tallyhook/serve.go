@@ -51,9 +51,9 @@ func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writ
 	a.Start()
 	cfg = a.Config()
 	for _, l := range cfg.Describe() {
-		log.Info("setting", slog.String("name", l.Name), slog.String("value", l.Value), slog.String("origin", l.Origin))
+		log.InfoContext(ctx, "setting", slog.String("name", l.Name), slog.String("value", l.Value), slog.String("origin", l.Origin))
 	}
-	log.Info("ready", slog.String("url", a.URL()), slog.Int64("took_ms", time.Since(start).Milliseconds()))
+	log.InfoContext(ctx, "ready", slog.String("url", a.URL()), slog.Int64("took_ms", time.Since(start).Milliseconds()))
 	if err := welcome(stderr, a, time.Since(start)); err != nil {
 		return err
 	}
@@ -63,15 +63,15 @@ func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writ
 		var key string
 		key, revoke, err = a.TemporaryKey(ctx, "demo")
 		if err != nil {
-			log.Error("demo key", slog.Any("error", err))
+			log.ErrorContext(ctx, "demo key", slog.Any("error", err))
 		} else {
-			play = demo.Start(ctx, demo.Options{URL: a.URL(), Key: key, Out: stderr, Logger: log})
+			play = demo.Start(ctx, demo.Options{URL: a.URL(), Key: key, ShowKey: keyToPaste(a), Out: stderr, Logger: log})
 		}
 	}
 	var failed error
 	select {
 	case <-ctx.Done():
-		log.Info("shutdown begins", slog.Duration("deadline", cfg.ShutdownTimeout))
+		log.InfoContext(ctx, "shutdown begins", slog.Duration("deadline", cfg.ShutdownTimeout))
 	case failed = <-a.Failed():
 	}
 	if play != nil {
@@ -83,6 +83,17 @@ func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writ
 	return errors.Join(failed, a.Stop(stop))
 }
 
+// keyToPaste is the key in the commands that are shown.
+func keyToPaste(a *app.App) string {
+	switch {
+	case a.AdminKey() != "":
+		return a.AdminKey()
+	case a.Config().APIKey.Reveal() != "":
+		return "$API_KEY"
+	}
+	return "YOUR_API_KEY"
+}
+
 // welcome tells what a newcomer needs: where it listens, where the data is,
 // the key, and three lines that work when pasted.
 func welcome(w io.Writer, a *app.App, took time.Duration) error {
@@ -91,15 +102,13 @@ func welcome(w io.Writer, a *app.App, took time.Duration) error {
 	if err != nil {
 		data = cfg.SQLitePath()
 	}
-	key := "YOUR_API_KEY"
+	key := keyToPaste(a)
 	keyLine := "in the store already; it was shown when it was made (a new one: set API_KEY)"
 	switch {
 	case a.AdminKey() != "":
-		key = a.AdminKey()
 		keyLine = key + "  (shown only now: keep it)"
 	case cfg.APIKey.Reveal() != "":
 		keyLine = "the one in API_KEY"
-		key = "$API_KEY"
 	}
 	_, err = fmt.Fprintf(w, `
 Tallyhook %s is ready in %d ms

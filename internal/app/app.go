@@ -73,7 +73,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (*App, error) {
 	a := &App{cfg: cfg, version: o.Version, log: o.Logger, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
 	a.metrics = telemetry.NewMetrics(a.registry, o.Version)
 	for _, w := range cfg.Warnings {
-		a.log.Warn("setting", slog.String("warning", w))
+		a.log.WarnContext(ctx, "setting", slog.String("warning", w))
 	}
 	if err := a.listen(ctx); err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func (a *App) TemporaryKey(ctx context.Context, name string) (plain string, revo
 	}
 	return plain, func() {
 		if err := a.access.RevokeKey(context.WithoutCancel(ctx), by, k.ID); err != nil {
-			a.log.Error("temporary key not revoked", slog.Any("error", err))
+			a.log.ErrorContext(ctx, "temporary key not revoked", slog.Any("error", err))
 		}
 	}, nil
 }

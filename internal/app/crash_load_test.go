@@ -131,15 +131,24 @@ func (st *storm) grow() {
 	}
 }
 
-func (st *storm) progress() string {
+// acknowledged counts the events that were answered 2xx.
+func (st *storm) acknowledged() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	acked, enrolled := 0, 0
+	n := 0
 	for _, s := range st.sent {
 		if s.acked > 0 {
-			acked++
+			n++
 		}
 	}
+	return n
+}
+
+func (st *storm) progress() string {
+	acked := st.acknowledged()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	enrolled := 0
 	for _, c := range st.contacts {
 		if c.id != "" {
 			enrolled++

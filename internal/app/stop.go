@@ -22,10 +22,10 @@ func (a *App) Stop(ctx context.Context) error {
 		attrs := []any{slog.String("step", name), slog.Int64("took_ms", time.Since(start).Milliseconds())}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-			a.log.Error("shutdown step failed", append(attrs, slog.Any("error", err))...)
+			a.log.ErrorContext(ctx, "shutdown step failed", append(attrs, slog.Any("error", err))...)
 			return
 		}
-		a.log.Info("shutdown step", attrs...)
+		a.log.InfoContext(ctx, "shutdown step", attrs...)
 	}
 	step("not ready", func() error { a.ready.Store(false); return nil })
 	step("close listener, finish requests", func() error {
@@ -53,7 +53,7 @@ func (a *App) Stop(ctx context.Context) error {
 	}
 	a.serving.Wait()
 	step("close store", a.store.Close)
-	a.log.Info("stopped", slog.Int64("took_ms", time.Since(begin).Milliseconds()))
+	a.log.InfoContext(ctx, "stopped", slog.Int64("took_ms", time.Since(begin).Milliseconds()))
 	return errors.Join(errs...)
 }
 
@@ -93,7 +93,7 @@ func (c *connections) closeNew() {
 	defer c.mu.Unlock()
 	for conn, state := range c.all {
 		if state == http.StateNew {
-			_ = conn.Close() //nolint:errcheck // the client is gone or will see it
+			_ = conn.Close()
 		}
 	}
 }
@@ -102,6 +102,6 @@ func (c *connections) closeAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.all {
-		_ = conn.Close() //nolint:errcheck // the deadline is over
+		_ = conn.Close()
 	}
 }

@@ -37,8 +37,8 @@ type Check struct {
 
 // Doctor examines an installation: it reads, and changes nothing but a
 // pending migration. It may run beside a server.
-func Doctor(ctx context.Context, cfg config.Config) ([]Check, error) {
-	checks := []Check{{"settings", true, "all understood"}}
+func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) {
+	checks = []Check{{"settings", true, "all understood"}}
 	for _, w := range cfg.Warnings {
 		checks = append(checks, Check{"settings", true, "warning: " + w})
 	}
@@ -49,7 +49,7 @@ func Doctor(ctx context.Context, cfg config.Config) ([]Check, error) {
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
-	defer st.Close()
+	defer func() { err = errors.Join(err, st.Close()) }()
 	steps, err := st.Migrations(ctx)
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil

@@ -9,6 +9,7 @@ package campaign
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -365,12 +366,9 @@ func (c *checker) id(name, v string) {
 }
 
 func (c *checker) oneOf(name, v string, allowed ...string) {
-	for _, a := range allowed {
-		if v == a {
-			return
-		}
+	if !slices.Contains(allowed, v) {
+		c.wrong(name, "is not one of: "+strings.Join(allowed, ", "))
 	}
-	c.wrong(name, "is not one of: "+strings.Join(allowed, ", "))
 }
 
 func (c *checker) object(name string, v []byte) {

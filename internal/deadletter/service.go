@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -92,7 +93,7 @@ func (s *Service) Replay(ctx context.Context, tenant int64, id uuid.UUID, actor 
 		return store.Result{}, err
 	}
 	if err := s.Audit(ctx, store.Audit{At: s.opt.Now(), Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: id.String(), Detail: string(res[id].Outcome)}); err != nil {
-		s.opt.Logger.Error("audit log not written", slog.Any("error", err))
+		s.opt.Logger.ErrorContext(ctx, "audit log not written", slog.Any("error", err))
 	}
 	return res[id], nil
 }
@@ -139,7 +140,7 @@ func (s *Service) work(ctx context.Context) {
 		more, err := s.step(context.WithoutCancel(ctx))
 		switch {
 		case err != nil:
-			s.opt.Logger.Error("bulk replay failed, it will be tried again", slog.Any("error", err))
+			s.opt.Logger.ErrorContext(ctx, "bulk replay failed, it will be tried again", slog.Any("error", err))
 			wait = 5 * time.Second
 		case more:
 			wait = 0
@@ -181,9 +182,7 @@ func (s *Service) replay(ctx context.Context, letters []store.Letter) (map[uuid.
 		if err != nil {
 			return nil, err
 		}
-		for id, res := range got {
-			results[id] = res
-		}
+		maps.Copy(results, got)
 	}
 	for _, res := range results {
 		s.opt.Metrics.Replays.WithLabelValues(string(res.Outcome)).Inc()
@@ -212,9 +211,7 @@ func (s *Service) replayEvents(ctx context.Context, tenant int64, ids []uuid.UUI
 		if err != nil {
 			return nil, err
 		}
-		for id, res := range got {
-			all[id] = res
-		}
+		maps.Copy(all, got)
 	}
 	return all, nil
 }

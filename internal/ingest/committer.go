@@ -291,7 +291,7 @@ func (c *Committer) settlePart(events []event.Event, part []int, results []store
 			results[at] = got[i]
 		}
 	case !fault.Is(err, fault.Data):
-		c.opt.Logger.Error("commit failed", slog.Any("error", err), slog.Int("events", len(part)))
+		c.opt.Logger.ErrorContext(ctx, "commit failed", slog.Any("error", err), slog.Int("events", len(part)))
 		for _, at := range part {
 			errs[at] = fault.Wrap(fault.Unavailable, "commit", err)
 		}
@@ -318,7 +318,7 @@ func (c *Committer) tryCommit(ctx context.Context, events []event.Event) ([]stor
 // fields if these can be stored, else with its payload only.
 func (c *Committer) bury(ctx context.Context, e event.Event, cause error) (store.Result, error) {
 	detail := "the database refuses this event"
-	c.opt.Logger.Error("event refused by the store", slog.String("event_id", e.ID.String()), slog.Any("error", cause))
+	c.opt.Logger.ErrorContext(ctx, "event refused by the store", slog.String("event_id", e.ID.String()), slog.Any("error", cause))
 	res, err := c.store.CommitDead(ctx, []event.Event{e}, store.ReasonPoison, detail)
 	if err != nil && fault.Is(err, fault.Data) {
 		id := e.Identity()

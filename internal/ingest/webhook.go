@@ -57,7 +57,7 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 		return Receipt{Provider: src.Provider}, err
 	}
 	receipt := Receipt{Provider: src.Provider}
-	if err := r.verify(src, req); err != nil {
+	if err := r.verify(ctx, src, req); err != nil {
 		return receipt, err
 	}
 	if key := guard.ForbiddenKey(req.Body); key != "" {
@@ -93,10 +93,10 @@ func (r *Receiver) SignedBy(ctx context.Context, source uuid.UUID, req provider.
 	if src.Provider.Name != "generic" {
 		return src, fault.New(fault.Unauthenticated, "X-Source-ID names a source of another provider than generic; send an API key")
 	}
-	return src, r.verify(src, req)
+	return src, r.verify(ctx, src, req)
 }
 
-func (r *Receiver) verify(src access.Opened, req provider.Request) error {
+func (r *Receiver) verify(ctx context.Context, src access.Opened, req provider.Request) error {
 	err := src.Provider.Verify(r.Now(), src.Config, req)
 	if err == nil {
 		return nil
@@ -106,7 +106,7 @@ func (r *Receiver) verify(src access.Opened, req provider.Request) error {
 	r.Sources.Reject(src.ID, access.Rejection{
 		At: r.Now().UTC(), Reason: err.Error(), Status: src.Provider.Status(provider.RefuseAuth), Headers: req.HeaderNames,
 	})
-	r.Logger.Warn("webhook refused", slog.String("source_id", src.ID.String()), slog.String("provider", src.Provider.Name), slog.String("reason", reason))
+	r.Logger.WarnContext(ctx, "webhook refused", slog.String("source_id", src.ID.String()), slog.String("provider", src.Provider.Name), slog.String("reason", reason))
 	return &fault.Error{Kind: fault.Unauthenticated, Op: "verify", Msg: err.Error()}
 }
 

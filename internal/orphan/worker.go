@@ -81,7 +81,7 @@ func (w *Worker) loop(ctx context.Context, op string, step func(context.Context)
 		case err != nil:
 			failures++
 			wait = min(pollFloor<<min(failures, 5), 5*time.Second)
-			w.opt.Logger.Error("worker step failed", slog.String("op", op), slog.Any("error", err), slog.Duration("retry_in", wait))
+			w.opt.Logger.ErrorContext(ctx, "worker step failed", slog.String("op", op), slog.Any("error", err), slog.Duration("retry_in", wait))
 		default:
 			failures = 0
 		}
@@ -103,7 +103,7 @@ func (w *Worker) retry(ctx context.Context) (time.Duration, error) {
 	if err := w.settle(work, claim); err != nil {
 		// No attempt is spent: the orphans are given back as they were.
 		if rerr := w.queue.Release(work, claim); rerr != nil {
-			w.opt.Logger.Warn("claim not released, its lease will run out", slog.Any("error", rerr))
+			w.opt.Logger.WarnContext(ctx, "claim not released, its lease will run out", slog.Any("error", rerr))
 		}
 		return 0, err
 	}

@@ -198,7 +198,7 @@ func checkStandardTime(now time.Time, timestamp string) error {
 	if err != nil {
 		return ErrMalformed
 	}
-	age := now.Unix() - int64(at) //nolint:gosec // at most 40 bits
+	age := now.Unix() - int64(at)
 	if tolerance := int64(standardTolerance / time.Second); age > tolerance || age < -tolerance {
 		return ErrExpired
 	}

@@ -87,7 +87,7 @@ func parseEpoch(s string) (time.Time, bool) {
 		if err != nil {
 			return time.Time{}, false
 		}
-		billionths = int64(u) //nolint:gosec // at most nine digits
+		billionths = int64(u)
 	}
 	if n > msFrom {
 		return time.Unix(n/1000, n%1000*int64(time.Millisecond)+billionths/1000), true

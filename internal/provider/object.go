@@ -72,6 +72,7 @@ func (o object) text(names ...string) string {
 			}
 		case '0':
 			return string(v)
+		default: // no text
 		}
 	}
 	return ""
@@ -84,6 +85,7 @@ func (o object) flag(name string) (value, told bool) {
 		return true, true
 	case 'f':
 		return false, true
+	default: // no boolean
 	}
 	return false, false
 }

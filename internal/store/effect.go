@@ -124,14 +124,15 @@ func (x *Effects) Suppress(e *event.Event) {
 			*t = e.OccurredAt
 		}
 	}
-	switch {
-	case e.Type == event.Unsubscribed:
+	switch e.Type {
+	case event.Unsubscribed:
 		later(&s.UnsubscribedAt)
-	case e.Type == event.Resubscribed:
+	case event.Resubscribed:
 		later(&s.ResubscribedAt)
-	case e.Type == event.Complained:
+	case event.Complained:
 		later(&s.ComplainedAt)
-	case e.Type == event.Bounced:
+	case event.Bounced:
 		later(&s.BouncedAt)
+	default: // Suppresses and Lifts name no other
 	}
 }

@@ -68,7 +68,7 @@ type Result struct {
 	Enrollment    uuid.UUID
 	NextAttemptAt time.Time // of an orphan
 	Waited        time.Duration
-	By     string // who settled it: live, adoption, retry, replay, assign
+	By            string // who settled it: live, adoption, retry, replay, assign
 }
 
 // Reasons an event is orphaned or dead.

@@ -61,7 +61,7 @@ func registerBatches(conn *sqlite3.Conn) error {
 			}
 		}
 		decl := "CREATE TABLE x(" + columns + ", batch HIDDEN)"
-		err := sqlite3.CreateModule(conn, name, nil,
+		err := sqlite3.CreateModule(conn, name, nil, //nolint:staticcheck // the method that replaces it needs Go 1.27
 			func(db *sqlite3.Conn, _, _, _ string, _ ...string) (module, error) {
 				return module{hidden}, db.DeclareVTab(decl)
 			})

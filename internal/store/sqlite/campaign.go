@@ -238,7 +238,7 @@ func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string
 		keys = append(keys, k)
 	}
 	var err error
-	done.Adopted, done.Adopting, err = t.adopt(tenant, keys, adoptLimit)
+	done.Adopted, done.Adopting, err = t.adopt(tenant, keys)
 	return done, err
 }
 

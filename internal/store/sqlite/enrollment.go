@@ -132,7 +132,7 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 	if err := t.ownKeys(rows); err != nil {
 		return d, err
 	}
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows), adoptLimit)
+	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows))
 	if err != nil {
 		return d, err
 	}
@@ -234,7 +234,7 @@ func (t *tx) addRefs(tenant int64, id, instance uuid.UUID, refs []event.Ref) (st
 		return d, err
 	}
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows), adoptLimit)
+	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows))
 	return d, err
 }
 
@@ -418,7 +418,7 @@ func (t *tx) readdress(e *campaign.Enrollment, from string, d *store.Enrolled) e
 		keys = append(keys, k)
 	}
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(e.Tenant, keys, adoptLimit)
+	d.Adopted, d.Adopting, err = t.adopt(e.Tenant, keys)
 	return err
 }
 

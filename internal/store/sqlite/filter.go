@@ -27,8 +27,8 @@ func newFilter(keys int) filter {
 func (f filter) place(tenant int64, h event.Hash) (word int, bits uint64) {
 	a := binary.LittleEndian.Uint64(h[:8]) ^ uint64(tenant)*0x9E3779B97F4A7C15 //nolint:gosec // only mixed
 	bits = binary.LittleEndian.Uint64(h[8:])
-	blocks := uint64(len(f) / filterBlock)             //nolint:gosec // a length
-	return int((a>>32)*blocks>>32) * filterBlock, bits //nolint:gosec // less than len(f)
+	blocks := uint64(len(f) / filterBlock)
+	return int((a>>32)*blocks>>32) * filterBlock, bits
 }
 
 func (f filter) add(tenant int64, h event.Hash) {

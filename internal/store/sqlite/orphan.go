@@ -271,13 +271,13 @@ func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, 
 const adoptLimit = 1000 // waiting events taken in by one enrolling transaction
 
 // adopt takes the events that wait for any of the keys through the processor,
-// at most limit of them; what is left is noted and continued at once by
+// at most adoptLimit of them; what is left is noted and continued at once by
 // AdoptNext. The first count is how many were applied, the second how many
 // are left.
-func (t *tx) adopt(tenant int64, keys []event.Hash, limit int) (adopted int, left int64, err error) {
+func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
 	processed := 0
 	for _, k := range keys {
-		room := limit - processed
+		room := adoptLimit - processed
 		seqs, err := t.waiting(tenant, k, 0, max(room, 0)+1)
 		if err != nil {
 			return adopted, left, err

@@ -238,7 +238,7 @@ func bindProbes(probes []probe) any {
 		case 4:
 			id := p.w.forced
 			if id == uuid.Nil {
-				id, _ = uuid.Parse(p.w.ev.EnrollmentID) //nolint:errcheck // Keys has parsed it
+				id, _ = uuid.Parse(p.w.ev.EnrollmentID) // Keys has parsed it
 			}
 			c.ResultBlob(id[:])
 		}

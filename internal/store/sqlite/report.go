@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -86,18 +87,17 @@ func scanLedger(sc scanner) (store.Ledger, uuid.UUID, error) {
 // Balance recounts every event, counter and fact in one snapshot and holds
 // the accounts against it. It reads the whole database: minutes for tens of
 // millions of events.
-func (s *Store) Balance(ctx context.Context) (store.Balance, error) {
-	var b store.Balance
+func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 	conn, err := s.readers.Conn(ctx)
 	if err != nil {
 		return b, s.fail("balance", err)
 	}
-	defer conn.Close()
+	defer func() { err = errors.Join(err, conn.Close()) }()
 	snap, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return b, s.fail("balance", err)
 	}
-	defer func() { _ = snap.Rollback() }()
+	defer func() { err = errors.Join(err, snap.Rollback()) }()
 	each := func(query string, fn func(scanner) error) error {
 		rows, err := snap.QueryContext(ctx, query)
 		if err != nil {

@@ -129,8 +129,7 @@ func provider(db *sql.DB) (*goose.Provider, error) {
 // Migration is one step of the schema.
 type Migration struct {
 	Version   int64
-	Name      string
-	AppliedAt time.Time // zero: pending
+	AppliedAt time.Time
 }
 
 // Migrations lists the schema's steps and when each was applied.
@@ -143,20 +142,20 @@ func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
 	if err != nil {
 		return nil, s.fail("migrations", err)
 	}
-	defer rows.Close()
 	var all []Migration
-	for rows.Next() {
+	err = drain(rows, func(sc scanner) error {
 		var m Migration
 		var at any
-		if err := rows.Scan(&m.Version, &at); err != nil {
-			return nil, s.fail("migrations", err)
+		if err := sc.Scan(&m.Version, &at); err != nil {
+			return err
 		}
 		if t, ok := at.(time.Time); ok {
 			m.AppliedAt = t.UTC()
 		}
 		all = append(all, m)
-	}
-	return all, s.fail("migrations", rows.Err())
+		return nil
+	})
+	return all, s.fail("migrations", err)
 }
 
 func (s *Store) firstTenant(ctx context.Context) error {
@@ -245,7 +244,7 @@ func (t *tx) stmt(query string) (*sql.Stmt, error) {
 	if st := t.s.stmts[query]; st != nil {
 		return st, nil
 	}
-	st, err := t.s.conn.PrepareContext(context.WithoutCancel(t.ctx), query)
+	st, err := t.s.conn.PrepareContext(t.ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
@@ -254,7 +253,7 @@ func (t *tx) stmt(query string) (*sql.Stmt, error) {
 }
 
 func (t *tx) exec(query string, args ...any) (int64, error) {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return 0, err
 	}
@@ -269,7 +268,7 @@ func (t *tx) exec(query string, args ...any) (int64, error) {
 type scanner interface{ Scan(dest ...any) error }
 
 func (t *tx) query(query string, each func(scanner) error, args ...any) error {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return err
 	}
@@ -304,8 +303,8 @@ func (s *Store) read(ctx context.Context, op, query string, each func(scanner) e
 	return s.fail(op, drain(rows, each))
 }
 
-func drain(rows *sql.Rows, each func(scanner) error) error {
-	defer rows.Close()
+func drain(rows *sql.Rows, each func(scanner) error) (err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		if err := each(rows); err != nil {
 			return err
