@@ -48,7 +48,7 @@ func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	a.Start()
+	a.Start() //nolint:contextcheck // the workers outlive the signal: Stop ends them
 	cfg = a.Config()
 	for _, l := range cfg.Describe() {
 		log.InfoContext(ctx, "setting", slog.String("name", l.Name), slog.String("value", l.Value), slog.String("origin", l.Origin))

@@ -130,7 +130,7 @@ func (a *App) open(ctx context.Context) error {
 	if err := a.unlock(ctx); err != nil {
 		return errors.Join(err, a.store.Close())
 	}
-	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics})
+	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics}) //nolint:contextcheck // a commit outlives the request that asked for it
 	a.letters = deadletter.New(a.store, deadletter.Options{
 		Decode: ingest.Redecode, Accept: a.committer.Accept, Now: time.Now, Logger: a.log, Metrics: a.metrics,
 	})
@@ -162,7 +162,7 @@ func (a *App) unlock(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Now: time.Now, Logger: a.log})
+	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Now: time.Now, Logger: a.log}) //nolint:contextcheck // New bounds its one look at the store itself
 	if err != nil {
 		return err
 	}
