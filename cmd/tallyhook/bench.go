@@ -16,7 +16,7 @@ import (
 	"tallyhook/internal/bench"
 )
 
-var errBench = errors.New("the bench found problems") //nolint:gochecknoglobals // a sentinel
+var errBench = errors.New("the bench found problems")
 
 // benchFlags are what an operator may choose.
 type benchFlags struct {

@@ -39,7 +39,7 @@ func adoption(ctx context.Context, t Target, o *Options, m *Mix, r *Report) erro
 			}
 			res.ParkedPerS = float64(more) / time.Since(start).Seconds()
 			parked = n
-			r.acknowledged += uint64(more) //nolint:gosec // positive
+			r.acknowledged += uint64(more)
 		}
 		o.progress("adoption with %d other orphans parked", parked)
 		var with, without Histogram

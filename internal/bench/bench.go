@@ -3,7 +3,7 @@
 // move with the machine and the day.
 //
 // Guarantees: everything is bounded in time; a request that is not answered
-// with 2xx counts as an error, never as work done; children are ended by their
+// with 2xx counts as refused or failed, never as work done; children are ended by their
 // id and temporary files removed, also when the context ends early; Self
 // fails when the server lost, doubled or miscounted anything.
 package bench
@@ -58,7 +58,7 @@ func (o *Options) has(part string) bool { return len(o.Only) == 0 || slices.Cont
 
 func (o *Options) progress(format string, args ...any) {
 	if o.Progress != nil {
-		_, _ = fmt.Fprintf(o.Progress, "bench: "+format+"\n", args...) //nolint:errcheck // nobody is reading then
+		_, _ = fmt.Fprintf(o.Progress, "bench: "+format+"\n", args...) // nobody is reading then
 	}
 }
 
@@ -81,7 +81,8 @@ type Cell struct {
 	Rate        float64 `json:"rate,omitempty"`  // requests a second asked for; open loop
 	Array       int     `json:"array,omitempty"` // events in a request; 0: one, not in an array
 	Events      uint64  `json:"events"`
-	Errors      uint64  `json:"errors"`
+	Refused     uint64  `json:"refused"` // requests answered 429 or 503
+	Errors      uint64  `json:"errors"`  // with any other answer than 2xx, or none
 	ErrorSample string  `json:"error_sample,omitempty"`
 	PerSecond   float64 `json:"events_per_second"`
 	Latency     Latency `json:"latency_ms"`                              // of a request
@@ -190,8 +191,11 @@ func Self(ctx context.Context, o Options) (r *Report, err error) {
 		return nil, fmt.Errorf("make temporary folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer func() {
+		if ctx.Err() != nil {
+			r, err = nil, fmt.Errorf("ended early: %w", ctx.Err()) // the rest only follows from it
+		}
+	}()
 	r = newReport(&o, dir, m.Describe())
 	if o.has(PartYardstick) {
 		if err := sqliteYardsticks(ctx, dir, &o, m, r); err != nil {
@@ -202,7 +206,7 @@ func Self(ctx context.Context, o Options) (r *Report, err error) {
 			return nil, err
 		}
 		err = httpYardsticks(ctx, Target{URL: p.url, PID: p.pid()}, &o, m, r)
-		if err = errors.Join(err, p.stop()); err != nil {
+		if err = errors.Join(err, p.stop(ctx)); err != nil {
 			return nil, err
 		}
 	}
@@ -247,13 +251,8 @@ func (r *Report) stage(ctx context.Context, dir, name string, o *Options, fn fun
 	if err == nil {
 		err = r.account(ctx, t)
 	}
-	stopped := p.stop()
-	if err != nil {
-		return errors.Join(err, stopped)
-	}
-	if stopped != nil {
-		r.Problems = append(r.Problems, name+": "+stopped.Error())
-		return nil
+	if err = errors.Join(err, p.stop(ctx)); err != nil {
+		return err
 	}
 	r.Checks = append(r.Checks, name+": the server ended with exit code 0 after SIGTERM")
 	o.progress("doctor on the data of %s", name)
@@ -272,7 +271,7 @@ func (r *Report) account(ctx context.Context, t Target) error {
 	switch {
 	case received == r.acknowledged:
 		r.Checks = append(r.Checks, text)
-	case received > r.acknowledged && r.errors() > 0: // unanswered ones may be stored
+	case received > r.acknowledged && r.failed() > 0: // what was not answered in time is stored all the same
 		r.Checks = append(r.Checks, text+" (requests failed, so more is possible)")
 	default:
 		r.Problems = append(r.Problems, text)
@@ -281,7 +280,7 @@ func (r *Report) account(ctx context.Context, t Target) error {
 }
 
 func (r *Report) doctor(ctx context.Context, executable, dir, name string, env []string) error {
-	cmd := exec.CommandContext(ctx, executable, "doctor", "--json") //nolint:gosec // this very program
+	cmd := exec.CommandContext(ctx, executable, "doctor", "--json")
 	cmd.Dir, cmd.Env = dir, env
 	out, err := cmd.Output()
 	var found struct {

@@ -173,7 +173,7 @@ func TestSuite(t *testing.T) {
 		t.Errorf("got %d cells, want %d", got, want)
 	}
 	for _, c := range r.Cells {
-		if c.Events == 0 || c.Errors != 0 || c.PerSecond <= 0 || c.Latency.P50 <= 0 {
+		if c.Events == 0 || c.Errors+c.Refused != 0 || c.PerSecond <= 0 || c.Latency.P50 <= 0 {
 			t.Errorf("got %+v", c)
 		}
 	}
@@ -193,7 +193,7 @@ func TestSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(l.Cells) != 1 || l.Cells[0].Events == 0 || l.Cells[0].Errors != 0 {
+	if len(l.Cells) != 1 || l.Cells[0].Events == 0 || l.Cells[0].Errors+l.Cells[0].Refused != 0 {
 		t.Errorf("open loop: got %+v", l.Cells)
 	}
 }
@@ -228,7 +228,7 @@ func TestReport(t *testing.T) {
 				Part: bench.PartArray, Connections: 1, Array: 100, Events: 300000, PerSecond: 60000, OfSQLite: 0.46,
 				Latency: bench.Latency{P50: 1.6, P99: 9, P999: 31, Max: 1045},
 			},
-			{Part: bench.PartOpen, Rate: 10000, Events: 50000, PerSecond: 9990, Errors: 1, ErrorSample: "503 Service Unavailable"},
+			{Part: bench.PartOpen, Rate: 10000, Events: 50000, PerSecond: 9990, Refused: 2, Errors: 1, ErrorSample: "503 Service Unavailable"},
 		},
 		Adoption: []bench.Adoption{{
 			Parked: 1000000, Repetitions: 200, ParkedPerS: 40000,

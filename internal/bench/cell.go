@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -67,15 +68,16 @@ func openCell(ctx context.Context, a *api, o *Options, m *Mix, array int, rate f
 
 func (l *load) cell(part string, array int) measured {
 	return measured{Cell{
-		Part: part, Array: array, Events: l.events, Errors: l.errs, ErrorSample: l.sample,
+		Part: part, Array: array, Events: l.events, Refused: l.refused, Errors: l.errs, ErrorSample: l.sample,
 		PerSecond: float64(l.events) / l.took.Seconds(), Latency: latencyOf(&l.latency),
 	}, l.events + l.warm}
 }
 
-func (r *Report) errors() uint64 {
+// failed is how many requests had no 2xx answer.
+func (r *Report) failed() uint64 {
 	var n uint64
 	for _, c := range r.Cells {
-		n += c.Errors
+		n += c.Errors + c.Refused
 	}
 	return n
 }
@@ -102,8 +104,11 @@ func (r *Report) finish(begin time.Time) {
 	}
 	for _, cells := range [][]Cell{r.HTTP, r.Cells} {
 		for _, c := range cells {
-			if c.Errors > 0 {
-				r.Problems = append(r.Problems, c.what()+": requests failed: "+c.ErrorSample)
+			switch {
+			case c.Errors > 0:
+				r.Problems = append(r.Problems, fmt.Sprintf("%s: %d requests failed: %s", c.what(), c.Errors, c.ErrorSample))
+			case c.Refused > 0: // a server under more load than it takes does well to say so
+				r.Checks = append(r.Checks, fmt.Sprintf("%s: %d requests refused: %s", c.what(), c.Refused, c.ErrorSample))
 			}
 		}
 	}

@@ -7,12 +7,12 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -47,7 +47,8 @@ func signature(secret []byte, id string, now time.Time, body []byte) [][2]string
 	mac.Write([]byte(id + "." + at + "."))
 	mac.Write(body)
 	return [][2]string{
-		{"webhook-id", id}, {"webhook-timestamp", at},
+		{"webhook-id", id},
+		{"webhook-timestamp", at},
 		{"webhook-signature", "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))},
 	}
 }
@@ -57,14 +58,20 @@ type load struct {
 	requests uint64
 	events   uint64 // of requests with a 2xx answer
 	warm     uint64 // the same before it was counted
-	errs     uint64 // requests without a 2xx answer
-	sample   string // what the first of them said
+	refused  uint64 // requests answered 429 or 503: the server asks to slow down
+	errs     uint64 // requests with any other answer than 2xx, or none
+	sample   string // what the first of the two said
 	took     time.Duration
-	latency  Histogram
+	latency  Histogram // of requests with a 2xx answer
 }
 
-func (l *load) failed(what string) {
-	l.errs++
+// failed counts a request by its status; 0 means that there was no answer.
+func (l *load) failed(status int, what string) {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		l.refused++
+	} else {
+		l.errs++
+	}
 	if l.sample == "" {
 		l.sample = what
 	}
@@ -73,6 +80,7 @@ func (l *load) failed(what string) {
 // warmedBy takes over what happened before counting began and still matters.
 func (l *load) warmedBy(w *load) {
 	l.errs += w.errs
+	l.refused += w.refused
 	l.warm = w.events
 	if w.sample != "" {
 		l.sample = w.sample
@@ -83,6 +91,7 @@ func (l *load) merge(o *load) {
 	l.requests += o.requests
 	l.events += o.events
 	l.errs += o.errs
+	l.refused += o.refused
 	if l.sample == "" {
 		l.sample = o.sample
 	}
@@ -140,16 +149,11 @@ func park(ctx context.Context, s shot, n int) error {
 	defer c.close()
 	for s.parked = true; n > 0; n -= s.array {
 		s.array = min(n, 1000)
-		if err := c.dial(ctx); err != nil {
-			return err
+		ans, err := c.post(ctx, &s)
+		if err == nil && ans.status != http.StatusAccepted {
+			err = fmt.Errorf("an array of orphans was answered %d %s", ans.status, ans.sample)
 		}
-		c.body = s.body(c.body[:0])
-		c.render(&s)
-		status, sample, err := c.send(ctx)
-		if err == nil && status != http.StatusAccepted {
-			err = fmt.Errorf("an array of orphans was answered %d %s", status, sample)
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
+		if err != nil {
 			return fmt.Errorf("park orphans: %w", err)
 		}
 	}
@@ -160,9 +164,12 @@ func park(ctx context.Context, s shot, n int) error {
 // net/http's client, which would take the greater part of a small machine that
 // client and server share.
 type conn struct {
-	url  *url.URL
-	nc   net.Conn
-	in   *bufio.Reader
+	url *url.URL
+	nc  net.Conn
+	in  *bufio.Reader
+
+	release func() bool // of what ends nc with the context
+
 	out  []byte
 	body []byte
 	seq  uint64
@@ -170,41 +177,61 @@ type conn struct {
 
 func (c *conn) close() {
 	if c.nc != nil {
-		_ = c.nc.Close() //nolint:errcheck // nothing is in flight
+		c.release()
+		_ = c.nc.Close() // nothing is in flight
 		c.nc = nil
 	}
 }
 
 func (c *conn) until(ctx context.Context, s *shot, until time.Time, l *load) {
 	for ctx.Err() == nil && time.Now().Before(until) {
-		if err := c.dial(ctx); err != nil {
-			if ctx.Err() == nil {
-				l.failed(err.Error())
-			}
-			select { // a server that is gone must not be asked in a busy loop
-			case <-ctx.Done():
-			case <-time.After(10 * time.Millisecond):
-			}
-			continue
-		}
-		c.body = s.body(c.body[:0])
-		c.render(s)
 		start := time.Now()
-		status, sample, err := c.send(ctx)
-		l.latency.Add(time.Since(start))
-		l.requests++
+		ans, err := c.post(ctx, s)
+		took := time.Since(start)
 		switch {
+		case ctx.Err() != nil:
+			return
 		case err != nil:
-			c.close()
-			if ctx.Err() == nil {
-				l.failed(err.Error())
-			}
-		case status/100 != 2:
-			l.failed(sample)
+			l.failed(0, err.Error())
+			pause(ctx, 10*time.Millisecond) // a server that is gone is not asked in a busy loop
+		case ans.status/100 != 2:
+			l.failed(ans.status, ans.sample)
+			pause(ctx, ans.retryAfter)
 		default:
+			l.latency.Add(took)
 			l.events += uint64(s.events()) //nolint:gosec // a small count
 		}
+		l.requests++
 	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// answer is what matters of a server's answer.
+type answer struct {
+	status     int
+	sample     string        // the text, when it is no 2xx
+	retryAfter time.Duration // what it asks for, at most a second
+}
+
+// post sends the next request and waits for its answer. After an error the
+// connection is made anew.
+func (c *conn) post(ctx context.Context, s *shot) (answer, error) {
+	if err := c.dial(ctx); err != nil {
+		return answer{}, err
+	}
+	c.body = s.body(c.body[:0])
+	c.render(s)
+	ans, err := c.send()
+	if err != nil {
+		c.close()
+	}
+	return ans, err
 }
 
 func (c *conn) dial(ctx context.Context) error {
@@ -228,6 +255,8 @@ func (c *conn) dial(ctx context.Context) error {
 		return fmt.Errorf("connect: %w", err)
 	}
 	c.in = bufio.NewReader(c.nc)
+	nc := c.nc
+	c.release = context.AfterFunc(ctx, func() { _ = nc.Close() }) // what waits on it sees it
 	return nil
 }
 
@@ -241,7 +270,7 @@ func (c *conn) render(s *shot) {
 	header := s.header
 	if s.sign != nil {
 		c.seq++
-		header = append(header[:len(header):len(header)], signature(s.sign, fmt.Sprintf("msg_%p_%d", c, c.seq), time.Now(), c.body)...)
+		header = append(slices.Clip(header), signature(s.sign, fmt.Sprintf("msg_%p_%d", c, c.seq), time.Now(), c.body)...)
 	}
 	for _, h := range header {
 		c.out = append(c.out, "\r\n"...)
@@ -253,27 +282,31 @@ func (c *conn) render(s *shot) {
 	c.out = append(c.out, c.body...)
 }
 
-func (c *conn) send(ctx context.Context) (status int, sample string, err error) {
+func (c *conn) send() (answer, error) {
 	if err := c.nc.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return 0, "", err
+		return answer{}, fmt.Errorf("send: %w", err)
 	}
 	if _, err := c.nc.Write(c.out); err != nil {
-		return 0, "", fmt.Errorf("send: %w", err)
+		return answer{}, fmt.Errorf("send: %w", err)
 	}
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
-		return 0, "", errors.Join(fmt.Errorf("read answer: %w", err), ctx.Err())
+		return answer{}, fmt.Errorf("read answer: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
+	ans := answer{status: resp.StatusCode}
 	if resp.StatusCode/100 != 2 {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 300)) //nolint:errcheck // a sample for a human
-		sample = resp.Status + ": " + string(b)
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 300)) // a sample for a human
+		ans.sample = resp.Status + ": " + string(b)
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n >= 0 {
+			ans.retryAfter = min(time.Duration(n)*time.Second, time.Second)
+		}
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return 0, "", fmt.Errorf("read answer: %w", err)
+		return answer{}, fmt.Errorf("read answer: %w", err)
 	}
 	if resp.Close {
 		c.close()
 	}
-	return resp.StatusCode, sample, nil
+	return ans, nil
 }

@@ -130,5 +130,5 @@ func peakMemory(pid int) float64 {
 
 // forgetPeak begins a new measurement of peakMemory, where the system can.
 func forgetPeak(pid int) {
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) //nolint:errcheck // the peak is then since the start
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // the peak is then since the start
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -118,7 +119,7 @@ func (m *Mix) Append(buf []byte, n int, asArray bool) []byte {
 		if i > 0 {
 			buf = append(buf, ',')
 		}
-		buf = m.appendOne(buf, first+uint64(i)) //nolint:gosec // i is a small count
+		buf = m.appendOne(buf, first+uint64(i))
 	}
 	return append(buf, ']')
 }
@@ -131,7 +132,7 @@ func (m *Mix) AppendOrphans(buf []byte, n int) []byte {
 		if i > 0 {
 			buf = append(buf, ',')
 		}
-		buf = m.orphan.append(buf, first+uint64(i)) //nolint:gosec // i is a small count
+		buf = m.orphan.append(buf, first+uint64(i))
 	}
 	return append(buf, ']')
 }
@@ -147,10 +148,8 @@ func (m *Mix) appendOne(buf []byte, n uint64) []byte {
 func (t *template) append(buf []byte, n uint64) []byte {
 	at := len(buf)
 	buf = append(buf, t.text...)
-	var number [8]byte
-	for i := range number {
-		number[i] = byte(n >> (56 - 8*i))
-	}
+	var number [idDigits / 2]byte
+	binary.BigEndian.PutUint64(number[:], n)
 	var digits [idDigits]byte
 	hex.Encode(digits[:], number[:])
 	for _, mark := range t.marks {

@@ -31,11 +31,11 @@ func openLoop(ctx context.Context, s shot, rate float64, d time.Duration, begin 
 		pace := vegeta.ConstantPacer{Freq: max(1, int(rate*60)), Per: time.Minute}
 		for r := range a.Attack(target, pace, d, "") {
 			l.requests++
-			l.latency.Add(r.Latency)
 			if r.Error != "" {
-				l.failed(r.Error)
+				l.failed(int(r.Code), r.Error)
 				continue
 			}
+			l.latency.Add(r.Latency)
 			l.events += uint64(s.events()) //nolint:gosec // a small count
 		}
 		l.took = time.Since(start)

@@ -32,7 +32,7 @@ func startProcess(ctx context.Context, executable, dir, name string, env, args [
 	if err != nil {
 		return nil, fmt.Errorf("make the log of %s: %w", name, err)
 	}
-	defer out.Close()                                     // the child has its own
+	defer func() { _ = out.Close() }()                    // the child has its own
 	p.cmd = exec.CommandContext(ctx, executable, args...) //nolint:gosec // this very program
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, env, out
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
@@ -45,7 +45,7 @@ func startProcess(ctx context.Context, executable, dir, name string, env, args [
 		close(p.done)
 	}()
 	if err := p.listening(ctx); err != nil {
-		_ = p.cmd.Process.Kill() //nolint:errcheck // it may have ended already
+		_ = p.cmd.Process.Kill() // it may have ended already
 		<-p.done
 		return nil, fmt.Errorf("start %s: %w: %s", name, err, p.tail())
 	}
@@ -89,18 +89,20 @@ func (p *process) tail() string {
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // stop ends the child as a service manager would, and wants it to exit with 0.
-func (p *process) stop() error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("end child: %w", err)
+func (p *process) stop(ctx context.Context) error {
+	if ctx.Err() == nil { // else it has its signal already, and a second one would cut it short
+		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("end child: %w", err)
+		}
 	}
 	select {
 	case <-p.done:
 	case <-time.After(stopTimeout):
-		_ = p.cmd.Process.Kill() //nolint:errcheck // it may have ended meanwhile
+		_ = p.cmd.Process.Kill() // it may have ended meanwhile
 		<-p.done
 		return fmt.Errorf("the child had to be killed after %s", stopTimeout)
 	}
-	if p.err != nil {
+	if p.err != nil && ctx.Err() == nil {
 		return fmt.Errorf("the child did not end well: %w: %s", p.err, p.tail())
 	}
 	return nil

@@ -117,12 +117,12 @@ func (r *Report) tables() []table {
 	}
 	if len(r.Cells) > 0 {
 		t := table{title: "Durable ingestion over HTTP (an answer means that the event is on disk and matched)", rows: [][]string{
-			{"load", "events/s", "p50 ms", "p99 ms", "p999 ms", "max ms", "CPU s/1,000", "peak MiB", "/ HTTP", "/ SQLite 500", "errors"},
+			{"load", "events/s", "p50 ms", "p99 ms", "p999 ms", "max ms", "CPU s/1,000", "peak MiB", "/ HTTP", "/ SQLite 500", "refused", "errors"},
 		}}
 		for _, c := range r.Cells {
 			t.rows = append(t.rows, []string{
 				c.what(), count(c.PerSecond), figure(c.Latency.P50), figure(c.Latency.P99), figure(c.Latency.P999), figure(c.Latency.Max),
-				figure(c.CPU), figure(c.PeakMiB), figure(c.OfHTTP), figure(c.OfSQLite), strconv.FormatUint(c.Errors, 10),
+				figure(c.CPU), figure(c.PeakMiB), figure(c.OfHTTP), figure(c.OfSQLite), strconv.FormatUint(c.Refused, 10), strconv.FormatUint(c.Errors, 10),
 			})
 		}
 		all = append(all, t)

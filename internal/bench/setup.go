@@ -58,7 +58,7 @@ func (a *api) send(ctx context.Context, method, path string, body []byte, out an
 	if err != nil {
 		return 0, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	took := time.Since(start)
 	if err != nil {
@@ -89,7 +89,7 @@ func (a *api) received(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read metrics: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err != nil {
 		return 0, fmt.Errorf("read metrics: %w", err)

@@ -30,7 +30,7 @@ func ServeYardstick(ctx context.Context, w io.Writer) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	s := &http.Server{Handler: http.HandlerFunc(checkOnly), ReadHeaderTimeout: answerTimeout}
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })() //nolint:errcheck // it ends either way
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })() // it ends either way
 	if _, err := fmt.Fprintf(w, "listening on  http://%s\n", l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}

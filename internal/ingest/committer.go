@@ -25,7 +25,7 @@ type Store interface {
 type Options struct {
 	MaxBatch  int           // events in one transaction, 500; a larger request goes alone
 	MaxWait   time.Duration // how long Accept waits for its commit, 2 s
-	MaxQueued int           // events that one tenant may have waiting, 20,000
+	MaxQueued int           // events that one tenant may have waiting, 30,000
 	Now       func() time.Time
 	Logger    *slog.Logger
 	Metrics   *telemetry.Metrics
@@ -71,7 +71,7 @@ func NewCommitter(st Store, o Options) *Committer {
 		o.MaxWait = 2 * time.Second
 	}
 	if o.MaxQueued == 0 {
-		o.MaxQueued = 20_000
+		o.MaxQueued = 30_000
 	}
 	c := &Committer{store: st, opt: o, tenants: map[int64]*lane{}, known: map[string]bool{"api": true, "manual": true}, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	for _, p := range provider.All() {
