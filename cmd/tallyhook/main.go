@@ -58,6 +58,12 @@ func command(environ []string, stdout, stderr io.Writer) *cobra.Command {
 		Short:         "Tallyhook takes in the webhooks of outreach tools and accounts for every event",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: there is no command %q; tallyhook --help lists them", errUsage, args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},

@@ -12,8 +12,11 @@ import (
 )
 
 func migrateCommand(environ []string, stdout io.Writer) *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Bring the schema up to date, or show where it is"}
-	sub := func(use, short string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "migrate", Short: "Bring the schema up to date, or show where it is",
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	sub := func(use, short string, up bool) *cobra.Command {
 		c := &cobra.Command{
 			Use: use, Short: short, Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -21,12 +24,16 @@ func migrateCommand(environ []string, stdout io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				steps, err := app.Migrate(cmd.Context(), cfg)
+				steps, err := app.Migrate(cmd.Context(), cfg, up)
 				if err != nil {
 					return err
 				}
 				for _, m := range steps {
-					if _, err := fmt.Fprintf(stdout, "%04d  applied %s\n", m.Version, m.AppliedAt.Format(time.RFC3339)); err != nil {
+					state := "pending"
+					if !m.AppliedAt.IsZero() {
+						state = "applied " + m.AppliedAt.Format(time.RFC3339)
+					}
+					if _, err := fmt.Fprintf(stdout, "%04d  %s\n", m.Version, state); err != nil {
 						return err
 					}
 				}
@@ -36,6 +43,6 @@ func migrateCommand(environ []string, stdout io.Writer) *cobra.Command {
 		config.RegisterFlags(c.Flags())
 		return c
 	}
-	cmd.AddCommand(sub("up", "Apply what is pending"), sub("status", "List the steps of the schema"))
+	cmd.AddCommand(sub("up", "Apply what is pending", true), sub("status", "List the steps of the schema and change nothing", false))
 	return cmd
 }

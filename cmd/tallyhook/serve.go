@@ -71,7 +71,7 @@ func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writ
 	var failed error
 	select {
 	case <-ctx.Done():
-		log.InfoContext(ctx, "shutdown begins", slog.Duration("deadline", cfg.ShutdownTimeout))
+		log.InfoContext(ctx, "shutdown begins", slog.String("deadline", cfg.ShutdownTimeout.String()))
 	case failed = <-a.Failed():
 	}
 	if play != nil {
@@ -118,8 +118,8 @@ Tallyhook %s is ready in %d ms
 
 Try:
   curl %s/health
-  curl -H 'X-API-Key: %s' %s/api/campaigns
-  curl -H 'X-API-Key: %s' '%s/api/events?limit=3'
+  curl -H "X-API-Key: %s" %s/api/campaigns
+  curl -H "X-API-Key: %s" '%s/api/events?limit=3'
 The API is described at %s/docs
 
 `, version, took.Milliseconds(), a.URL(), data, keyLine, a.URL(), key, a.URL(), key, a.URL(), a.URL())

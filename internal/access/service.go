@@ -60,7 +60,7 @@ type Service struct {
 	refused rejections
 }
 
-// New makes the service. It asks the store for one setting: a canary, which
+// New makes the service. It asks the store for one setting: a CanarySetting, which
 // tells in one line when SECRETS_KEY is not the key that the stored secrets
 // were sealed with.
 func New(st Store, o Options) (*Service, error) {
@@ -96,21 +96,21 @@ func New(st Store, o Options) (*Service, error) {
 	return s, nil
 }
 
-// canary is the setting that SECRETS_KEY is tried on.
-const canary = "secrets_canary"
+// CanarySetting names the setting that SECRETS_KEY is tried on.
+const CanarySetting = "secrets_canary"
 
 func (s *Service) checkCanary(ctx context.Context) error {
-	sealed, err := s.store.Setting(ctx, canary)
+	sealed, err := s.store.Setting(ctx, CanarySetting)
 	if fault.Is(err, fault.NotFound) {
-		if err := s.store.PutSetting(ctx, canary, s.sealer.seal([]byte(canary), []byte(canary))); err != nil {
+		if err := s.store.PutSetting(ctx, CanarySetting, s.sealer.seal([]byte(CanarySetting), []byte(CanarySetting))); err != nil {
 			return fmt.Errorf("store canary: %w", err)
 		}
-		sealed, err = s.store.Setting(ctx, canary) // another process may have been faster
+		sealed, err = s.store.Setting(ctx, CanarySetting) // another process may have been faster
 	}
 	if err != nil {
 		return fmt.Errorf("read canary: %w", err)
 	}
-	if plain, err := s.sealer.open(sealed, []byte(canary)); err != nil || string(plain) != canary {
+	if plain, err := s.sealer.open(sealed, []byte(CanarySetting)); err != nil || string(plain) != CanarySetting {
 		return fault.New(fault.Invalid, "SECRETS_KEY is not the key that this database's secrets were sealed with; start with the former one")
 	}
 	return nil

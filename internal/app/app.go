@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 	"tallyhook/internal/httpapi"
 	"tallyhook/internal/ingest"
 	"tallyhook/internal/orphan"
+	"tallyhook/internal/provider"
 	"tallyhook/internal/report"
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/sqlite"
@@ -56,6 +58,8 @@ type App struct {
 	ready         atomic.Bool
 	failed        chan error
 	serving       sync.WaitGroup
+
+	gauges snapshots
 
 	adminKey string // made at the first start, shown once
 	keyFile  string // where the secrets key is kept; empty when it was given
@@ -114,20 +118,22 @@ func (a *App) unlisten() error {
 
 func (a *App) open(ctx context.Context) error {
 	path := a.cfg.SQLitePath()
+	_, err := os.Stat(path)
+	existed := err == nil
 	if dir := filepath.Dir(path); dir != "." {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the folder of DATABASE_URL: %w", err)
 		}
 	}
-	var err error
 	a.store, err = sqlite.Open(ctx, sqlite.Options{
-		Path: path, TxTimeout: a.cfg.TxTimeout, Now: time.Now,
+		Serve: true,
+		Path:  path, TxTimeout: a.cfg.TxTimeout, Now: time.Now,
 		Delay: orphan.Schedule(a.cfg.RetrySchedule).Delay, Adopted: a.adopted,
 	})
 	if err != nil {
 		return err
 	}
-	if err := a.unlock(ctx); err != nil {
+	if err := a.unlock(ctx, existed); err != nil {
 		return errors.Join(err, a.store.Close())
 	}
 	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics}) //nolint:contextcheck // a commit outlives the request that asked for it
@@ -149,14 +155,21 @@ func (a *App) open(ctx context.Context) error {
 	return nil
 }
 
-// unlock gets the key of the secrets and the first API key.
-func (a *App) unlock(ctx context.Context) error {
+// unlock gets the key of the secrets and the first API key. A key file is
+// only made for a database that is new: beside an old one it would hide that
+// the right one is missing.
+func (a *App) unlock(ctx context.Context, existed bool) error {
 	var key [32]byte
 	var err error
 	if s := a.cfg.SecretsKey.Reveal(); s != "" {
 		key, err = access.ParseKey(s)
 	} else {
 		a.keyFile = a.cfg.SQLitePath() + ".key"
+		if _, serr := os.Stat(a.keyFile); errors.Is(serr, fs.ErrNotExist) && existed {
+			if _, serr := a.store.Setting(ctx, access.CanarySetting); serr == nil {
+				return fmt.Errorf("the key file %s is missing, and the database holds secrets sealed with it: restore it, or give SECRETS_KEY", a.keyFile)
+			}
+		}
 		key, err = access.LoadOrCreateKeyFile(a.keyFile)
 	}
 	if err != nil {
@@ -188,7 +201,7 @@ func (a *App) handler() (http.Handler, error) {
 			Request: func(method, route string, status int, took time.Duration) {
 				a.metrics.HTTPDuration.WithLabelValues(method, route, fmt.Sprint(status)).Observe(took.Seconds())
 			},
-			WebhookRejected: func(provider, reason string) { a.metrics.WebhooksRejected.WithLabelValues(provider, reason).Inc() },
+			WebhookRejected: a.rejected,
 			AuthFailure:     func(reason string) { a.metrics.AuthFailures.WithLabelValues(reason).Inc() },
 		},
 	}
@@ -258,6 +271,20 @@ func (a *App) TemporaryKey(ctx context.Context, name string) (plain string, revo
 			a.log.ErrorContext(ctx, "temporary key not revoked", slog.Any("error", err))
 		}
 	}, nil
+}
+
+// rejected counts the refusals that only the edge knows of; the receiver
+// counts its own, with finer reasons.
+func (a *App) rejected(name, reason string) {
+	switch provider.Refusal(reason) {
+	case provider.RefuseAuth, provider.RefuseUnknown:
+		return
+	case provider.RefuseTooLarge, provider.RefuseThrottled, provider.RefuseUnavailable:
+	}
+	if name == "" {
+		name = "unknown"
+	}
+	a.metrics.WebhooksRejected.WithLabelValues(name, reason).Inc()
 }
 
 // adopted counts what adoptions settled.

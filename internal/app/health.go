@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"tallyhook/internal/event"
@@ -30,6 +31,15 @@ func (a *App) Health(ctx context.Context) httpapi.HealthReport {
 		h.Components["queue"] = map[string]any{"status": "down", "backend": "sql", "detail": "the queue is in the database"}
 		return h
 	}
+	if since, _, ok := a.store.Refusing(); !ok {
+		h.Status = "unhealthy"
+		h.Components["database"] = map[string]any{
+			"status": "down", "engine": "sqlite", "since": since.UTC().Format(time.RFC3339),
+			"detail": "the database can be read but refuses writes (a full disk, a lock held by another program): nothing is accepted; see the log",
+		}
+		h.Components["queue"]["status"], h.Components["queue"]["detail"] = "degraded", "it can be read; nothing is retried until the database takes writes"
+		return h
+	}
 	h.Components["database"]["latency_ms"] = float64(time.Since(start).Microseconds()) / 1000
 	depth, oldest, err := a.store.QueueDepth(ctx)
 	if err != nil {
@@ -45,13 +55,39 @@ func (a *App) Health(ctx context.Context) httpapi.HealthReport {
 	return h
 }
 
-// snapshot is what the store's gauges show at a scrape.
+const snapshotAge = 5 * time.Second // how old the gauges of a scrape may be
+
+// snapshots keeps the last one, so that scrapes cost the store one count in
+// snapshotAge, however many come.
+type snapshots struct {
+	mu   sync.Mutex
+	last telemetry.Snapshot
+	at   time.Time
+}
+
 func (a *App) snapshot() (telemetry.Snapshot, error) {
+	a.gauges.mu.Lock()
+	defer a.gauges.mu.Unlock()
+	if !a.gauges.at.IsZero() && time.Since(a.gauges.at) < snapshotAge {
+		return a.gauges.last, nil
+	}
+	s, err := a.readSnapshot()
+	if err == nil {
+		a.gauges.last, a.gauges.at = s, time.Now()
+	}
+	return s, err
+}
+
+// readSnapshot counts what the store's gauges show.
+func (a *App) readSnapshot() (telemetry.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	s := telemetry.Snapshot{
 		Orphans: map[string]int64{}, Due: map[string]int64{}, Leased: map[string]int64{}, OldestAge: map[string]time.Duration{},
 		DeadLetters: map[string]int64{}, Backend: "sql",
+	}
+	if _, err, ok := a.store.Refusing(); !ok {
+		return s, err
 	}
 	routes, err := a.store.QueueStats(ctx)
 	if err != nil {

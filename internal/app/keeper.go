@@ -8,13 +8,15 @@ import (
 )
 
 const (
-	indexBatch = 2000 // events added to the search index in one turn of the writer
+	indexBatch = 2000 // rows of the index written in one turn of the writer
 	indexEvery = 500 * time.Millisecond
 	flushEvery = 30 * time.Second
+	probeEvery = time.Second // while the database refuses writes
 )
 
-// keeper does what is due now and then: the search index catches up behind
-// ingestion, and the last use of keys is written.
+// keeper does what is due now and then: full stretches of the index are
+// written, a database that refuses writes is tried again, and the last use of
+// keys is noted.
 type keeper struct {
 	cancel context.CancelFunc
 	finish sync.WaitGroup
@@ -47,6 +49,12 @@ func startKeeper(a *App) *keeper {
 			}
 		}
 		return nil
+	})
+	every(probeEvery, "probe database", func(c context.Context) error {
+		if _, _, ok := a.store.Refusing(); ok {
+			return nil
+		}
+		return a.store.Probe(c)
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
 	return k

@@ -47,7 +47,7 @@ func (a *App) Stop(ctx context.Context) error {
 			a.keeper.stop()
 		})
 	})
-	step("flush", func() error { return a.access.Flush(context.WithoutCancel(ctx)) })
+	step("flush", func() error { return a.access.Flush(ctx) })
 	if a.metricsServer != nil {
 		step("close metrics", func() error { return a.metricsServer.Shutdown(ctx) })
 	}

@@ -18,14 +18,19 @@ func openStore(ctx context.Context, cfg config.Config) (*sqlite.Store, error) {
 	})
 }
 
-// Migrate brings the schema up to date and lists its steps.
-func Migrate(ctx context.Context, cfg config.Config) ([]sqlite.Migration, error) {
-	st, err := openStore(ctx, cfg)
-	if err != nil {
-		return nil, err
+// Migrate lists the steps of the schema, after applying what is pending when
+// up is set.
+func Migrate(ctx context.Context, cfg config.Config, up bool) ([]sqlite.Migration, error) {
+	if up {
+		st, err := openStore(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		if err := st.Close(); err != nil {
+			return nil, err
+		}
 	}
-	steps, err := st.Migrations(ctx)
-	return steps, errors.Join(err, st.Close())
+	return sqlite.Migrations(ctx, cfg.SQLitePath())
 }
 
 // Check is one finding of the doctor.
@@ -50,7 +55,7 @@ func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) 
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	steps, err := st.Migrations(ctx)
+	steps, err := sqlite.Migrations(ctx, cfg.SQLitePath())
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}

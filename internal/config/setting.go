@@ -137,7 +137,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "APP_ENV", Flag: "app-env", Default: production, Audience: forDevelopment, Example: development,
-			Help:    "development allows web pages of any localhost port to call the API and logs readably; nothing else differs.",
+			Help:    "development logs readably (LOG_FORMAT text); nothing else differs.",
 			Allowed: "production or development",
 			set: func(c *Config, v string) bool {
 				c.AppEnv = strings.ToLower(v)

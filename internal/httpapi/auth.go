@@ -2,8 +2,10 @@ package httpapi
 
 import (
 	"errors"
+	"maps"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -122,6 +124,7 @@ func (s *server) providerRequest(r *http.Request) provider.Request {
 	}
 	return provider.Request{
 		Method: r.Method, URL: u, Header: r.Header, Body: callOf(r.Context()).body, RemoteAddr: clientAddr(r.RemoteAddr),
+		HeaderNames: slices.Sorted(maps.Keys(r.Header)),
 	}
 }
 

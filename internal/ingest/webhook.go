@@ -154,9 +154,13 @@ func (r *Receiver) keep(ctx context.Context, receipt Receipt, src access.Opened,
 	if err != nil {
 		return receipt, fault.Wrap(fault.Unavailable, "make id", err)
 	}
+	body := req.Body
+	if src.Provider.Mask != nil {
+		body = src.Provider.Mask(body)
+	}
 	res, err := r.Bodies.CommitBody(ctx, store.Letter{
 		ID: id, Tenant: src.Tenant, SourceID: src.ID, Provider: src.Provider.Name, Reason: reason, Error: detail,
-		Body: req.Body, Headers: headersToKeep(req),
+		Body: body, Headers: headersToKeep(req),
 	})
 	if err != nil {
 		return receipt, fault.Wrap(fault.Unavailable, "keep body", err)

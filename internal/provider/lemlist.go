@@ -33,6 +33,7 @@ import (
 // twice.
 func lemlist() *Provider {
 	return &Provider{
+		Mask:   maskLemlist,
 		Name:   "lemlist",
 		Title:  "lemlist",
 		Scheme: "the URL's token; optionally the hook's secret, repeated in each body",
@@ -150,7 +151,7 @@ func lemlistEvent(o object, raw jsontext.Value) (event.Event, error) {
 		Email:      strings.TrimSpace(o.text("leadEmail", "email", "recipient")),
 		Campaign:   o.text("campaignId"),
 		StepNumber: stepNumber(o.text("sequenceStep")),
-		Payload:    withoutSecret(raw),
+		Payload:    maskLemlist(raw),
 	}
 	e.Control = e.Type == ""
 	if e.Type == event.Bounced {
@@ -252,29 +253,35 @@ func stepNumber(s string) int {
 	return n
 }
 
-// withoutSecret masks the value of the body's own secret: what is stored can
-// be read by whoever may read events.
-func withoutSecret(raw []byte) []byte {
-	dec := jsontext.NewDecoder(bytes.NewReader(raw))
-	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
-		return raw
+// maskLemlist hides the value of the body's own secret: what is stored can be
+// read by whoever may read events. It knows an activity and an array of them.
+func maskLemlist(raw []byte) []byte {
+	dec := jsontext.NewDecoder(bytes.NewReader(raw), jsontext.AllowDuplicateNames(true))
+	depth := 1
+	if dec.PeekKind() == '[' {
+		depth = 2
 	}
-	for dec.PeekKind() == '"' {
-		name, err := dec.ReadToken()
-		if err != nil {
-			return raw
+	var masked []byte
+	copied := 0
+	for {
+		tok, err := dec.ReadToken()
+		if err != nil { // the end, or not JSON
+			break
 		}
-		secret := name.String() == "secret"
+		kind, n := dec.StackIndex(dec.StackDepth())
+		if dec.StackDepth() != depth || kind != '{' || n%2 == 0 || tok.Kind() != '"' || tok.String() != "secret" {
+			continue
+		}
 		v, err := dec.ReadValue()
 		if err != nil {
-			return raw
+			break
 		}
-		if secret {
-			end := int(dec.InputOffset())
-			masked := append([]byte{}, raw[:end-len(v)]...)
-			masked = append(masked, `"********"`...)
-			return append(masked, raw[end:]...)
-		}
+		end := int(dec.InputOffset())
+		masked = append(append(masked, raw[copied:end-len(v)]...), `"********"`...)
+		copied = end
 	}
-	return raw
+	if copied == 0 {
+		return raw
+	}
+	return append(masked, raw[copied:]...)
 }

@@ -85,6 +85,9 @@ type Provider struct {
 	// Decode reads the verified body. An error means the body is kept as an
 	// undecodable dead letter.
 	Decode func(req Request) ([]event.Event, error)
+	// Mask hides a secret that the body itself carries, so that it is stored
+	// nowhere; nil when bodies carry none. The masked body still decodes.
+	Mask func(body []byte) []byte
 	// Refuse is the status this vendor understands for a refusal; nil means
 	// DefaultRefusal.
 	Refuse func(Refusal) int

@@ -51,7 +51,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 				return err
 			}
 		}
-		if err := t.touchSources(events); err != nil {
+		if err := t.touchSources(works); err != nil {
 			return err
 		}
 		results = make([]store.Result, len(works))
@@ -92,7 +92,7 @@ func (t *tx) meet(works []*work) error {
 		r.ID, r.Enrollment = idOf(id), idOf(enrollment)
 		if r.ID == w.ev.ID {
 			r.Outcome = event.Outcome(r.State)
-			w.result = r
+			w.result, w.again = r, true
 			return nil
 		}
 		w.result = r
@@ -166,6 +166,10 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			}
 			res.ID = idOf(id)
 			return nil
+		}
+		if _, err := t.exec(`UPDATE source SET received = received + 1, last_received_at = max(last_received_at, ?3) WHERE id = ?1 AND tenant_id = ?2`,
+			l.SourceID[:], l.Tenant, us(t.now)); err != nil {
+			return err
 		}
 		_, err = t.exec(`INSERT INTO ledger (tenant_id, undecodable) VALUES (?1, 1)
 			ON CONFLICT DO UPDATE SET undecodable = undecodable + 1`, l.Tenant)

@@ -7,7 +7,6 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/campaign"
-	"tallyhook/internal/event"
 	"tallyhook/internal/store"
 )
 
@@ -255,11 +254,11 @@ type sourceRow struct {
 }
 
 // touchSources counts what each source brought.
-func (t *tx) touchSources(events []event.Event) error {
+func (t *tx) touchSources(works []*work) error {
 	sums := map[uuid.UUID]*sourceRow{}
-	for i := range events {
-		e := &events[i]
-		if e.SourceID == uuid.Nil {
+	for _, w := range works {
+		e := w.ev
+		if e.SourceID == uuid.Nil || w.again {
 			continue
 		}
 		r := sums[e.SourceID]

@@ -84,7 +84,7 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 	}
 	if f.MessageID != "" {
 		id := event.NormalID(f.MessageID)
-		indexed("message", id, "e.provider_message_id IN (?, '<' || ? || '>')", id, id)
+		indexed("message", id, "e.provider_message_id <> ''")
 	}
 	if f.Email != "" {
 		indexed("email", event.NormalAddress(f.Email), "e.email <> ''")
@@ -160,22 +160,35 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 	if r.Duplicates > 0 {
 		all = append(all, store.Moment{
 			At: r.LastDuplicateAt, What: "duplicate",
-			Detail: fmt.Sprintf("received again %d times, the last time now", r.Duplicates),
+			Detail: "received again, the last of " + times(r.Duplicates),
 		})
 	}
 	switch r.State {
 	case event.Applied:
-		what := "applied"
-		if r.SettledBy == byAdoption {
-			what = "adopted"
-		}
-		all = append(all, store.Moment{At: r.SettledAt, What: what, Detail: "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy})
+		m := settled(&r)
+		all = append(all, store.Moment{At: m.at, What: m.what, Detail: m.detail})
 	case event.Ignored:
 		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
 	case event.Orphaned, event.Dead:
 	}
 	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
 	return all, nil
+}
+
+func times(n int64) string {
+	if n == 1 {
+		return "1 time"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// settled is the entry of the timeline that an applied event's columns tell.
+func settled(r *store.Record) moment {
+	what := "applied"
+	if r.SettledBy == byAdoption {
+		what = "adopted"
+	}
+	return moment{r.Tenant, r.Seq, r.SettledAt, what, "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy}
 }
 
 // Assign ties an event to an enrollment by hand. An event that was tied to
@@ -241,6 +254,9 @@ func (t *tx) untie(r *store.Record) error {
 	x.Book(r.Tenant, event.Orphaned, 1)
 	x.Counters[store.CounterOf(&r.Event, r.Instance)] = -1
 	if err := t.writeEffects(x); err != nil {
+		return err
+	}
+	if err := t.remember([]moment{settled(r)}); err != nil {
 		return err
 	}
 	return t.recount(r.Tenant, r.Instance, r.Enrollment)

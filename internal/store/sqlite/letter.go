@@ -47,12 +47,12 @@ func scanLetter(sc scanner, l *store.Letter) (eventSeq int64, err error) {
 
 // letterWhere turns a filter into conditions over dead_letter d; the event's
 // own fields are looked up by its number.
-func letterWhere(tenant int64, f store.LetterFilter) (string, []any) {
+func (s *Store) letterWhere(tenant int64, f store.LetterFilter) (string, []any) {
 	where := []string{"d.tenant_id = ?"}
 	args := []any{tenant}
-	add := func(cond string, arg any) {
+	add := func(cond string, arg ...any) {
 		where = append(where, cond)
-		args = append(args, arg)
+		args = append(args, arg...)
 	}
 	if f.Status != "" {
 		add("d.status = ?", string(f.Status))
@@ -67,7 +67,8 @@ func letterWhere(tenant int64, f store.LetterFilter) (string, []any) {
 		add("EXISTS (SELECT 1 FROM event e WHERE e.seq = d.event_seq AND e.type = ?)", string(f.Type))
 	}
 	if f.Email != "" {
-		add("EXISTS (SELECT 1 FROM event e WHERE e.seq = d.event_seq AND lower(trim(e.email)) = ?)", event.NormalAddress(f.Email))
+		seqs, sargs := s.searched(searchRef{tenant, searchKey("email", event.NormalAddress(f.Email))})
+		add("d.event_seq IN ("+seqs+")", sargs...)
 	}
 	if !f.Since.IsZero() {
 		add("d.first_received_at >= ?", us(f.Since))
@@ -80,7 +81,7 @@ func letterWhere(tenant int64, f store.LetterFilter) (string, []any) {
 
 // Letters lists a tenant's dead letters, newest first.
 func (s *Store) Letters(ctx context.Context, tenant int64, f store.LetterFilter, p store.Page) ([]store.Letter, int64, error) {
-	where, args := letterWhere(tenant, f)
+	where, args := s.letterWhere(tenant, f)
 	if p.After > 0 {
 		where += " AND d.seq < ?"
 		args = append(args, p.After)
@@ -290,7 +291,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 	}
 	err = s.write(ctx, bulk, "start replay", func(t *tx) error {
 		r.CreatedAt, r.UpdatedAt = t.now, t.now
-		where, args := letterWhere(tenant, f)
+		where, args := s.letterWhere(tenant, f)
 		if ids != nil {
 			where += ` AND d.id IN (SELECT id FROM b_id(?))`
 			args = append(args, bindIDs(tenant, ids))
@@ -353,7 +354,7 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok 
 			}
 			ok, b.ID = true, idOf(id)
 			f.Status = "" // a crash may have left letters of this part as replaying
-			where, args = letterWhere(b.Tenant, f)
+			where, args = s.letterWhere(b.Tenant, f)
 			where += " AND d.status IN ('dead', 'replaying') AND d.seq > ? AND d.seq <= ?"
 			args = append(args, b.After, until)
 			if byIDs {

@@ -237,16 +237,14 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 		all[r] = store.RouteStats{}
 	}
 	now := us(s.opt.Now())
-	err := s.read(ctx, "queue stats", `SELECT route, count(*), sum(visible_at <= ?1), sum(token <> 0 AND visible_at > ?1), min(event_seq) FROM orphan GROUP BY route`,
+	err := s.read(ctx, "queue stats", `SELECT o.route, o.depth, o.due, o.leased, e.received_at FROM (
+			SELECT route, count(*) AS depth, sum(visible_at <= ?1) AS due, sum(token <> 0 AND visible_at > ?1) AS leased, min(event_seq) AS oldest
+			FROM orphan GROUP BY route) o JOIN event e ON e.seq = o.oldest`,
 		func(sc scanner) error {
 			var route event.Route
 			var st store.RouteStats
-			var oldest int64
-			if err := sc.Scan(&route, &st.Depth, &st.Due, &st.Leased, &oldest); err != nil {
-				return err
-			}
 			var received int64
-			if err := s.readers.QueryRowContext(ctx, `SELECT received_at FROM event WHERE seq = ?`, oldest).Scan(&received); err != nil {
+			if err := sc.Scan(&route, &st.Depth, &st.Due, &st.Leased, &received); err != nil {
 				return err
 			}
 			st.OldestAt = at(received)
@@ -276,6 +274,7 @@ const adoptLimit = 1000 // waiting events taken in by one enrolling transaction
 // are left.
 func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
 	processed := 0
+	var rest []seqKey
 	for _, k := range keys {
 		room := adoptLimit - processed
 		seqs, err := t.waiting(tenant, k, 0, max(room, 0)+1)
@@ -292,12 +291,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 				ON CONFLICT DO UPDATE SET after_seq = min(after_seq, excluded.after_seq)`, tenant, k[:], after); err != nil {
 				return adopted, left, err
 			}
-			var n int64
-			if _, err := t.one(`SELECT count(*) FROM waiting_key WHERE tenant_id = ?1 AND key = ?2 AND event_seq > ?3`,
-				[]any{tenant, k[:], after}, &n); err != nil {
-				return adopted, left, err
-			}
-			left += n
+			rest = append(rest, seqKey{tenant, k[:], after})
 		}
 		n, err := t.adoptSeqs(seqs)
 		if err != nil {
@@ -306,7 +300,12 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 		adopted += n
 		processed += len(seqs)
 	}
-	return adopted, left, nil
+	if len(rest) > 0 { // an event may wait for several of the keys
+		_, err = t.one(`SELECT count(DISTINCT w.event_seq) FROM b_key(?1) b
+			CROSS JOIN waiting_key w ON w.tenant_id = b.tenant_id AND w.key = b.key AND w.event_seq > b.seq`,
+			[]any{bind(rest, keyColumn)}, &left)
+	}
+	return adopted, left, err
 }
 
 func (t *tx) waiting(tenant int64, key event.Hash, after int64, n int) ([]tenantSeq, error) {
@@ -326,10 +325,24 @@ func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
 		return 0, nil
 	}
 	works, err := t.load(seqs, byAdoption)
-	if err != nil {
+	if err != nil || len(works) == 0 {
 		return 0, err
 	}
-	if err := t.process(works); err != nil {
+	err = t.within(func() error { return t.process(works) })
+	switch {
+	case refused(err) && len(works) == 1:
+		return 0, nil // it stays where it is: its next retry will find it alone
+	case refused(err):
+		n := 0
+		for _, half := range [][]tenantSeq{seqs[:len(seqs)/2], seqs[len(seqs)/2:]} {
+			m, err := t.adoptSeqs(half)
+			if err != nil {
+				return 0, err
+			}
+			n += m
+		}
+		return n, nil
+	case err != nil:
 		return 0, err
 	}
 	n := 0

@@ -28,6 +28,7 @@ type work struct {
 	from  event.State // the state a stored event has
 	by    string
 
+	again      bool // our own id was there: a commit of unknown outcome is repeated
 	parkedAt   time.Time
 	reason     string    // why a stored event was waiting until now
 	attempts   int       // spent so far; of an orphan
@@ -466,7 +467,7 @@ func (t *tx) settleColumn(c sqlite3.Context, p **work, col int) {
 			c.ResultBlob(w.instance[:])
 		}
 	case 8:
-		if w.to == event.Orphaned {
+		if w.to == event.Orphaned && w.parkedAt.IsZero() {
 			c.ResultInt64(us(t.now))
 		} else {
 			c.ResultInt64(us(w.parkedAt))
@@ -503,6 +504,9 @@ func (t *tx) unpark(moved []*work) error {
 		}
 		if w.to == event.Applied {
 			settled = append(settled, w)
+		}
+		// Of the dead letters only those wait that lacked an enrollment.
+		if w.to == event.Applied || w.bury != "" {
 			waited = append(waited, w)
 		}
 	}
@@ -611,7 +615,7 @@ func (t *tx) schedule(works []*work) error {
 // plan sets when an orphan that has spent so many attempts is tried next.
 func (t *tx) plan(w *work, spent int) {
 	d, _ := t.s.opt.Delay(spent)
-	w.result.NextAttemptAt = t.now.Add(d)
+	w.result.NextAttemptAt = t.now.Add(d).Truncate(time.Microsecond)
 }
 
 // explain keeps the reason that a waiting event shows true: an address that

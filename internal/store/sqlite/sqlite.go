@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,8 @@ type Options struct {
 	// Adopted is told, after the commit, which waiting events an adoption has
 	// applied. May be nil.
 	Adopted func([]store.Result)
+	// Serve takes the right to be the one process that serves the database.
+	Serve bool
 	// Generation is how many events make a generation of the index; 0 takes
 	// the default of 65,536.
 	Generation int
@@ -55,6 +58,9 @@ type Store struct {
 	turn       turn
 	stmts      map[string]*sql.Stmt // prepared on conn; used by the holder of the turn
 	index      index
+	file       os.FileInfo             // of the database at Open
+	lock       *sql.DB                 // held while serving
+	refusing   atomic.Pointer[refusal] // set while writes fail
 	statements atomic.Int64
 	tokens     atomic.Int64
 }
@@ -64,29 +70,40 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opt: o, stmts: map[string]*sql.Stmt{}}
 	s.index.size = cmp.Or(o.Generation, defaultGeneration)
 	s.tokens.Store(o.Now().UnixMicro())
-	var err error
-	s.writers, err = driver.Open(dsn(o.Path, "cache_size(-65536)"), registerBatches)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", o.Path, err)
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Path, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	if s.opt.Serve {
+		if s.lock, err = hold(ctx, s.opt.Path); err != nil {
+			return err
+		}
+	}
+	if err = create(s.opt.Path); err != nil {
+		return err
+	}
+	if s.writers, err = driver.Open(dsn(s.opt.Path, "cache_size(-65536)"), registerBatches); err != nil {
+		return err
 	}
 	s.writers.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.writers); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Path, err), s.writers.Close())
+	if err = migrate(ctx, s.writers); err != nil {
+		return err
 	}
-	s.conn, err = s.writers.Conn(ctx)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Path, err), s.writers.Close())
+	if s.conn, err = s.writers.Conn(ctx); err != nil {
+		return err
 	}
-	s.readers, err = driver.Open(dsn(o.Path, "cache_size(-16384)", "query_only(1)"), registerBatches)
-	if err != nil {
-		return nil, errors.Join(err, s.conn.Close(), s.writers.Close())
+	if s.readers, err = driver.Open(dsn(s.opt.Path, "cache_size(-16384)", "query_only(1)"), registerBatches); err != nil {
+		return err
 	}
 	s.readers.SetMaxOpenConns(4)
 	s.readers.SetMaxIdleConns(4)
-	if err := errors.Join(s.firstTenant(ctx), s.loadIndex(ctx)); err != nil {
-		return nil, errors.Join(err, s.Close())
+	if s.file, err = os.Stat(s.opt.Path); err != nil {
+		return err
 	}
-	return s, nil
+	return errors.Join(s.firstTenant(ctx), s.loadIndex(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
 }
 
 // wal_autocheckpoint is 4,000 pages: fewer, larger checkpoints cost the
@@ -129,33 +146,32 @@ func provider(db *sql.DB) (*goose.Provider, error) {
 // Migration is one step of the schema.
 type Migration struct {
 	Version   int64
-	AppliedAt time.Time
+	AppliedAt time.Time // zero: pending
 }
 
-// Migrations lists the schema's steps and when each was applied.
-func (s *Store) Migrations(ctx context.Context) ([]Migration, error) {
-	if err := s.turn.acquire(ctx, live); err != nil {
-		return nil, s.fail("migrations", err)
+// Migrations lists the schema's steps and when each was applied to the
+// database of that file. It changes nothing.
+func Migrations(ctx context.Context, path string) (all []Migration, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	defer s.turn.release()
-	rows, err := s.conn.QueryContext(ctx, `SELECT version_id, tstamp FROM goose_db_version WHERE version_id > 0 ORDER BY version_id`)
+	db, err := driver.Open(dsn(path))
 	if err != nil {
-		return nil, s.fail("migrations", err)
+		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	var all []Migration
-	err = drain(rows, func(sc scanner) error {
-		var m Migration
-		var at any
-		if err := sc.Scan(&m.Version, &at); err != nil {
-			return err
-		}
-		if t, ok := at.(time.Time); ok {
-			m.AppliedAt = t.UTC()
-		}
-		all = append(all, m)
-		return nil
-	})
-	return all, s.fail("migrations", err)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	p, err := provider(db)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := p.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
+	}
+	for _, st := range steps {
+		all = append(all, Migration{st.Source.Version, st.AppliedAt.UTC()})
+	}
+	return all, nil
 }
 
 func (s *Store) firstTenant(ctx context.Context) error {
@@ -182,12 +198,20 @@ func (s *Store) Close() error {
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
 	}
-	errs = append(errs, s.writers.Close())
+	if s.writers != nil {
+		errs = append(errs, s.writers.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
 	return errors.Join(errs...)
 }
 
 // Ping reads one row: is the database there?
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.present(); err != nil {
+		return err
+	}
 	var one int
 	return s.fail("ping", s.readers.QueryRowContext(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one))
 }
@@ -203,6 +227,7 @@ type tx struct {
 	now     time.Time
 	adopted []store.Result // events that adoption applied, for the metrics
 	after   []func()       // what is true once the transaction is committed
+	changed bool           // it wrote something
 }
 
 // write runs fn in one transaction under the store's deadline.
@@ -214,6 +239,15 @@ func (s *Store) write(ctx context.Context, p priority, op string, fn func(t *tx)
 	}
 	defer s.turn.release()
 	t := &tx{s: s, ctx: ctx, now: s.opt.Now().UTC().Truncate(time.Microsecond)}
+	err := s.transact(ctx, op, t, fn)
+	s.note(err, t.changed)
+	return err
+}
+
+func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) error) error {
+	if err := s.present(); err != nil {
+		return err
+	}
 	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return s.fail(op, err)
 	}
@@ -239,6 +273,26 @@ func (s *Store) write(ctx context.Context, p priority, op string, fn func(t *tx)
 	return nil
 }
 
+// within runs fn so that what it did is undone, and nothing else of the
+// transaction, when it fails.
+func (t *tx) within(fn func() error) error {
+	if _, err := t.exec("SAVEPOINT part"); err != nil {
+		return err
+	}
+	after := len(t.after)
+	err := fn()
+	if err != nil {
+		t.after = t.after[:after]
+		if _, rerr := t.exec("ROLLBACK TO part"); rerr != nil {
+			return errors.Join(err, rerr)
+		}
+	}
+	if _, rerr := t.exec("RELEASE part"); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return err
+}
+
 func (t *tx) stmt(query string) (*sql.Stmt, error) {
 	t.s.statements.Add(1)
 	if st := t.s.stmts[query]; st != nil {
@@ -261,7 +315,9 @@ func (t *tx) exec(query string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return res.RowsAffected()
+	n, err := res.RowsAffected()
+	t.changed = t.changed || n > 0
+	return n, err
 }
 
 // scanner is what a row gives.
@@ -323,13 +379,18 @@ func (s *Store) fail(op string, err error) error {
 	}
 	kind := fault.Unavailable
 	switch {
-	case errors.Is(err, sqlite3.CONSTRAINT), errors.Is(err, sqlite3.MISMATCH), errors.Is(err, sqlite3.TOOBIG):
+	case refused(err):
 		kind = fault.Data
 	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.MISUSE),
 		errors.Is(err, sqlite3.ERROR), errors.Is(err, sqlite3.RANGE):
 		kind = fault.Internal
 	}
 	return fault.Wrap(kind, op, err)
+}
+
+// refused tells whether the database refuses the data itself.
+func refused(err error) bool {
+	return errors.Is(err, sqlite3.CONSTRAINT) || errors.Is(err, sqlite3.MISMATCH) || errors.Is(err, sqlite3.TOOBIG)
 }
 
 // us is a time as it is stored; the zero time is 0.

@@ -14,13 +14,16 @@ const (
 )
 
 // turn is the right to write: one holder, first come first served within a
-// priority, live before bulk. A holder of live work that comes straight back
-// queues behind a waiting bulk turn, so neither can starve the other.
+// priority, live before bulk. But after liveInARow live turns a waiting bulk
+// turn is next, so that neither can starve the other.
 type turn struct {
 	mu      sync.Mutex
 	held    bool
 	waiting [2][]*ticket
+	row     int // live turns since the last bulk one or since none waited
 }
+
+const liveInARow = 8
 
 type ticket struct{ ready chan struct{} }
 
@@ -59,12 +62,19 @@ func (t *turn) release() {
 }
 
 func (t *turn) next() {
-	for p := range t.waiting {
-		if q := t.waiting[p]; len(q) > 0 {
-			t.waiting[p] = q[1:]
-			close(q[0].ready)
-			return
-		}
+	p := live
+	if len(t.waiting[live]) == 0 || (len(t.waiting[bulk]) > 0 && t.row >= liveInARow) {
+		p = bulk
+	}
+	if p == live && len(t.waiting[bulk]) > 0 {
+		t.row++
+	} else {
+		t.row = 0
+	}
+	if q := t.waiting[p]; len(q) > 0 {
+		t.waiting[p] = q[1:]
+		close(q[0].ready)
+		return
 	}
 	t.held = false
 }
