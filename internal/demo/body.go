@@ -17,11 +17,9 @@ type post struct {
 
 // mail is one message to one person.
 type mail struct {
-	step     int
-	id       string // Postmark MessageID or lemlist eml_
-	subject  string
-	template string
-	byLem    bool // sent with lemlist, not with Postmark
+	step    int
+	id      string // Postmark MessageID or lemlist eml_
+	subject string
 }
 
 // write makes JSON of what was built here from plain fields.
@@ -292,10 +290,10 @@ func (s *script) lemlistBody(h *happening, at time.Time, n int) ([]byte, error) 
 	default:
 		a.LinkedInURL = p.profile
 	}
-	switch h.what {
-	case lemClicked:
+	if h.what == lemClicked {
 		a.URL = h.link
-	case lemReplied, messageReplied:
+	}
+	if h.text != "" {
 		a.Text, a.MessagePreview, a.InterestScore = h.text, h.text, 0.82
 	}
 	a.MetaData = lemMeta{a.TeamID, a.CampaignID, p.lead, string(h.what), a.CreatedBy, "tsk_" + id("task", n)}

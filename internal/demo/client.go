@@ -212,7 +212,7 @@ func (c *client) do(ctx context.Context, what, method, to string, body []byte, h
 			return nil, ctx.Err()
 		}
 		if !out {
-			c.notice("The server " + why + ": the demo tries again until it does.")
+			c.notice("The server " + why + ": the demo keeps trying.")
 			out = true
 		}
 		if !sleep(ctx, min(max(pause, after), longestPause)) {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,8 +26,10 @@ type Options struct {
 	Logger  *slog.Logger
 	Speed   float64       // 1 (or 0): the play takes about 3.5 minutes; 2 plays it in half of that
 	Tick    time.Duration // between lines of numbers; 0: a second
-	People  int           // 0: 320
+	People  int           // 0: 360, for 15 to 30 events a second at speed 1
 }
+
+const usualPeople = 360
 
 // length is how long the play takes at speed 1, before it goes on live.
 const length = 210 * time.Second
@@ -39,7 +42,7 @@ func (o Options) withDefaults() Options {
 		o.Tick = time.Second
 	}
 	if o.People <= 0 {
-		o.People = 320
+		o.People = usualPeople
 	}
 	if o.ShowKey == "" {
 		o.ShowKey = "YOUR_API_KEY"
@@ -65,12 +68,12 @@ type Play struct {
 	stage  stage
 	script *script
 	agenda agenda
-	began  time.Time // when simulated time was zero
-	start  time.Time // what the vendors' clocks showed then
+	began  time.Time    // when simulated time was zero
+	now    atomic.Int64 // simulated time, in nanoseconds
+	start  time.Time    // what the vendors' clocks showed then
 
 	strangers  int
 	live       int    // people who came after the play
-	explained  bool   // a duplicate was
 	earlyShare *share // of the people who come live
 }
 
@@ -81,9 +84,9 @@ func Start(ctx context.Context, o Options) *Play {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Play{
 		cancel: cancel, done: make(chan struct{}), o: o,
-		screen: newScreen(o.Out, time.Duration(float64(2500*time.Millisecond)/o.Speed)),
+		screen: newScreen(o.Out, time.Duration(float64(4*time.Second)/o.Speed)),
 	}
-	p.client = newClient(o, func(text string) { p.screen.say(true, "%s", text) })
+	p.client = newClient(o, p.screen.notice)
 	go func() {
 		defer close(p.done)
 		defer p.client.close()
@@ -130,6 +133,7 @@ func (p *Play) play(ctx context.Context) {
 		if !sleep(ctx, -late) {
 			return
 		}
+		p.now.Store(int64(e.at))
 		p.trouble(ctx, e.run(ctx, e.at))
 	}
 }
@@ -171,10 +175,10 @@ func (p *Play) plan() {
 	lives := make([]life, p.o.People)
 	total := 0
 	for i := range lives {
-		// A third comes on the first two days, the rest until the tenth.
+		// A third comes on the first two days, the rest until the thirteenth.
 		start := between(rnd, 2*time.Hour, 2*day)
 		if i%3 != 0 {
-			start = between(rnd, 2*day, 10*day)
+			start = between(rnd, 2*day, 12*day)
 		}
 		if i < p.o.People/8 {
 			start = between(rnd, time.Hour, 14*time.Hour)
@@ -236,7 +240,12 @@ func (p *Play) comeEarly(who *person, all []happening) {
 func (p *Play) comeStranger(ctx context.Context, at time.Duration) error {
 	p.strangers++
 	h := p.script.stranger(p.strangers, at)
-	p.agenda.add(at+between(p.script.rnd, wait(time.Second), wait(4*time.Second)), p.comeStranger)
+	pause := between(p.script.rnd, wait(time.Second), wait(4*time.Second)) // about 2 percent of all events
+	pause = time.Duration(float64(pause) * usualPeople / float64(p.o.People))
+	if at >= span {
+		pause *= 8 // so much quieter it is when live
+	}
+	p.agenda.add(at+pause, p.comeStranger)
 	return p.happen(ctx, &h, at)
 }
 
@@ -285,11 +294,12 @@ func (p *Play) happen(ctx context.Context, h *happening, at time.Duration) error
 		h.who.waiting += got.Orphaned
 	}
 	p.remark(h, got)
-	if again := chance(p.script.rnd, 5); again {
-		p.agenda.add(at+between(p.script.rnd, wait(time.Second), wait(4*time.Second)), func(ctx context.Context, _ time.Duration) error {
+	if chance(p.script.rnd, 5) {
+		later := at + between(p.script.rnd, wait(time.Second), wait(4*time.Second))
+		p.agenda.add(later, func(ctx context.Context, _ time.Duration) error {
 			got, err := p.tell(ctx, w)
 			if err == nil && got.Duplicate > 0 && p.script.posts%4 == 0 {
-				p.screen.say(false, "%s sent %s twice: the second one counts as a duplicate, nothing else", vendor(h.source), aboutOf(h))
+				p.screen.say(false, "%s sent %s twice: it counts once", vendor(h.source), aboutOf(h))
 			}
 			return err
 		})

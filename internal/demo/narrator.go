@@ -55,7 +55,6 @@ func (t *tally) get() (c counts, adopted int) {
 func (p *Play) tick(ctx context.Context) {
 	t := time.NewTicker(p.o.Tick)
 	defer t.Stop()
-	began := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,19 +63,19 @@ func (p *Play) tick(ctx context.Context) {
 		}
 		sum, adopted := p.tally.get()
 		p.screen.numbers(numbers{
-			day: p.day(time.Since(began)), received: sum.Received, applied: sum.Applied + adopted, adopted: adopted,
+			day: p.day(), received: sum.Received, applied: sum.Applied + adopted, adopted: adopted,
 			duplicates: sum.Duplicate, ignored: sum.Ignored, waiting: p.depth(ctx), dead: p.letters(ctx),
 		})
 	}
 }
 
-// day is the simulated day. An outage makes it run ahead a little.
-func (p *Play) day(since time.Duration) string {
-	d := time.Duration(float64(since) / float64(p.real(day)) * float64(day))
-	if d >= span {
+// day is the simulated day.
+func (p *Play) day() string {
+	now := time.Duration(p.now.Load())
+	if now >= span {
 		return "live"
 	}
-	return fmt.Sprintf("%.1f", 1+float64(d)/float64(day))
+	return fmt.Sprintf("%.1f", 1+float64(now)/float64(day))
 }
 
 // peek asks once; a line of numbers does not wait for an answer for long.
@@ -121,9 +120,10 @@ func (p *Play) letters(ctx context.Context) string {
 // explain says what will be seen.
 func (p *Play) explain() {
 	p.screen.print(
-		fmt.Sprintf("The demo: %d people and %d days of a campaign in %.1f minutes, told by webhooks shaped and signed as",
-			p.o.People, int(span/day), length.Minutes()/p.o.Speed),
-		"Postmark, lemlist and a script of your own (Standard Webhooks) send them. A line a second says:",
+		fmt.Sprintf("The demo: %d days of a campaign with %d people, played in %.1f minutes.",
+			int(span/day), p.o.People, length.Minutes()/p.o.Speed),
+		"Its events come as webhooks, as Postmark, lemlist and a script of your own (Standard Webhooks) send",
+		"and sign them. A line a second says:",
 		"  received    events that came in           waiting   no enrollment yet: kept, tried again",
 		"  applied     counted in their campaign     adopted   of the applied: had waited for it",
 		"  duplicates  sent again, counted once      ignored   kept, but not about outreach",
@@ -161,11 +161,11 @@ func (p *Play) farewell(ctx context.Context) {
 			people += n
 		}
 		st := perf.Data.Status
-		lines = append(lines, fmt.Sprintf("  %s enrolled: %d active, %d answered, %d bounced, %d unsubscribed, %d complained; %s booked.",
+		lines = append(lines, fmt.Sprintf("  %s: %d active, %d answered, %d bounced, %d unsubscribed, %d complained; %s.",
 			plural(people, "contact"), st["active"], st["completed"], st["bounced"], st["unsubscribed"], st["complained"],
 			plural(perf.Data.Totals["meeting_booked"], "meeting")))
 	}
-	curl := "  curl -H 'X-API-Key: " + p.o.ShowKey + "' \\"
+	curl := "  curl -H \"X-API-Key: " + p.o.ShowKey + "\" \\" // double quotes: it may be $API_KEY
 	lines = append(lines,
 		"Nothing of it is lost. Start the server again and look at the campaign and at what waits:",
 		curl, "    "+p.client.url+"/api/campaigns/instances/"+p.stage.instance+"/performance",
@@ -179,13 +179,17 @@ func (p *Play) trouble(ctx context.Context, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	p.o.Logger.Error("demo", slog.Any("error", err))
+	p.o.Logger.DebugContext(ctx, "demo trouble", slog.Any("error", err)) // the screen tells it
 	text := err.Error()
+	about := text
+	if r, ok := errors.AsType[*refusal](err); ok {
+		about = r.what + strconv.Itoa(r.status) // the detail may have another id each time
+	}
 	if errors.Is(err, errKey) {
 		text += ". The demo ends here; the server goes on"
 		p.cancel()
 	}
-	p.screen.once(text)
+	p.screen.once(about, text)
 }
 
 // remark tells of an event in a sentence, now and then.
@@ -194,7 +198,9 @@ func (p *Play) remark(h *happening, got counts) {
 	say := func(format string) { p.screen.say(false, format, who.name()) }
 	switch {
 	case h.stranger:
-		say("A message to %s, whom no campaign knows: its event waits, and dies when its retries are spent")
+		if p.strangers%12 == 2 {
+			say("No campaign knows %s: the event waits, until its retries are spent")
+		}
 	case got.Orphaned > 0 && !who.told:
 		who.told = p.screen.say(false, "%s %s, but is not enrolled yet: the event waits", who.name(), didOf(h))
 	case got.Applied == 0:
@@ -232,8 +238,9 @@ func didOf(h *happening) string {
 		return "accepted the invitation"
 	case replied, lemReplied, messageReplied:
 		return "answered"
+	default:
+		return "is in an event"
 	}
-	return "had something happen"
 }
 
 // aboutOf names an event by what it is about.
@@ -245,8 +252,9 @@ func aboutOf(h *happening) string {
 		return "an open of " + h.who.name()
 	case clicked, lemClicked:
 		return "a click of " + h.who.name()
+	default:
+		return "an event of " + h.who.name()
 	}
-	return "an event of " + h.who.name()
 }
 
 func vendor(source string) string {

@@ -22,6 +22,8 @@ type person struct {
 	lemContact  string // lemlist ctc_
 	variant     string // A or B
 	reader      reader
+	reads       bool // mail, at all
+	proxied     bool // a program fetches the pictures of each mail
 
 	// What follows changes while the play goes on.
 	enrollment string // id; empty: not enrolled yet
@@ -87,6 +89,7 @@ func (c *crowd) person(i int, rnd *rand.Rand) *person {
 	p.lemContact = "ctc_" + c.id("contact", i)
 	p.variant = []string{"A", "B"}[i%2]
 	p.reader = pick(rnd, readers())
+	p.reads, p.proxied = chance(rnd, 66), chance(rnd, 22)
 	return p
 }
 

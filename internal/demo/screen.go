@@ -68,14 +68,21 @@ func (s *screen) say(must bool, format string, args ...any) bool {
 	return true
 }
 
-// once writes a sentence that would only repeat itself.
-func (s *screen) once(text string) {
+// once writes what went wrong, a single time for what it is about.
+func (s *screen) once(about, text string) {
+	s.mu.Lock()
+	said := s.said[about]
+	s.said[about] = true
+	s.mu.Unlock()
+	if !said {
+		s.notice(text)
+	}
+}
+
+// notice writes what needs attention, in as many lines as it takes.
+func (s *screen) notice(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.said[text] {
-		return
-	}
-	s.said[text] = true
 	for _, l := range wrap(text, width-10) {
 		s.write("        ! " + l)
 	}
@@ -93,7 +100,7 @@ func cut(line string) string {
 func wrap(text string, columns int) []string {
 	var lines []string
 	line := ""
-	for _, w := range strings.Fields(text) {
+	for w := range strings.FieldsSeq(text) {
 		for r := []rune(w); len(r) > columns; r = []rune(w) { // no word that fits
 			if line != "" {
 				lines, line = append(lines, line), ""

@@ -116,14 +116,10 @@ func (s *script) timeline(p *person, start time.Duration) []happening {
 
 func (s *script) newMail(step int, byLem bool) *mail {
 	s.mails++
-	m := &mail{step: step, byLem: byLem}
-	switch {
-	case byLem:
+	m := &mail{step: step, id: s.crowd.guid("mail", s.mails), subject: subjectOf(step)}
+	if byLem {
 		m.id = "eml_" + s.crowd.id("mail", s.mails)
-	default:
-		m.id = s.crowd.guid("mail", s.mails)
 	}
-	m.subject = subjectOf(step)
 	return m
 }
 
@@ -174,19 +170,19 @@ func (s *script) postmarkMail(all *[]happening, p *person, at time.Duration, ste
 		h.first, h.machine = first, machine
 		first = false
 	}
-	if chance(s.rnd, 35) {
+	if p.proxied {
 		open(at+between(s.rnd, time.Second, 4*time.Second), true)
 	}
-	if !chance(s.rnd, 62) {
+	if !p.reads || !chance(s.rnd, 85) {
 		return never
 	}
 	at += between(s.rnd, 10*time.Minute, 6*time.Hour)
 	open(at, false)
-	for again := at; chance(s.rnd, 45); {
+	for again := at; chance(s.rnd, 60); {
 		again += between(s.rnd, 2*time.Minute, 9*time.Hour)
 		open(again, false)
 	}
-	if chance(s.rnd, 32) {
+	if chance(s.rnd, 18) {
 		click := at + between(s.rnd, 8*time.Second, 4*time.Minute)
 		add(click, clicked).link = pick(s.rnd, links())
 		if chance(s.rnd, 30) {
@@ -199,14 +195,14 @@ func (s *script) postmarkMail(all *[]happening, p *person, at time.Duration, ste
 		add(at, complained)
 		add(at+time.Second, suppressedSpam)
 		return at
-	case r < 4:
+	case r < 5:
 		at += between(s.rnd, time.Minute, 2*time.Hour)
 		add(at, unsubscribed)
 		if chance(s.rnd, 20) {
 			add(at+between(s.rnd, 6*time.Hour, 30*time.Hour), resubscribed)
 		}
 		return at
-	case r < 9:
+	case r < 11:
 		at += between(s.rnd, 30*time.Minute, 20*time.Hour)
 		if at >= stop {
 			return never
@@ -226,16 +222,20 @@ func (s *script) lemlistMail(all *[]happening, p *person, at time.Duration) {
 		return &(*all)[len(*all)-1]
 	}
 	add(at, lemSent).first = true
-	if chance(s.rnd, 30) { // lemlist says so itself
+	if p.proxied { // lemlist says so itself
 		h := add(at+between(s.rnd, time.Second, 5*time.Second), lemOpened)
 		h.machine, h.first = true, true
 	}
-	if !chance(s.rnd, 55) {
+	if !p.reads || !chance(s.rnd, 75) {
 		return
 	}
 	at += between(s.rnd, 20*time.Minute, 8*time.Hour)
 	add(at, lemOpened)
-	if chance(s.rnd, 25) {
+	for again := at; chance(s.rnd, 50); {
+		again += between(s.rnd, 2*time.Minute, 9*time.Hour)
+		add(again, lemOpened)
+	}
+	if chance(s.rnd, 15) {
 		add(at+between(s.rnd, 10*time.Second, 2*time.Minute), lemClicked).link = pick(s.rnd, links())
 	}
 	if chance(s.rnd, 10) {

@@ -281,10 +281,11 @@ func (p *Play) pickUp(ctx context.Context, earlier []instance) error {
 		}
 		people += got.Created + got.Merged
 	}
-	p.screen.print(fmt.Sprintf("  Of %s earlier everything is still there.", plural(len(earlier), "demo campaign")))
+	p.screen.print(fmt.Sprintf("  From before: %s with all that was counted in them.", plural(len(earlier), "demo campaign")))
 	if people > 0 {
-		p.screen.print(fmt.Sprintf("  %s of it, for whom events waited all the while, just got enrolled: %s found their place.",
-			plural(people, "contact"), plural(adopted, "waiting event")))
+		p.screen.print(
+			fmt.Sprintf("  Events about %s waited there all the while. Just enrolled: %s found %s place.",
+				plural(people, "contact"), plural(adopted, "waiting event"), its(adopted)))
 	}
 	return nil
 }
