@@ -90,6 +90,7 @@ func decodePostmark(req Request) ([]event.Event, error) {
 		Payload:           raw,
 	}
 	e.EnrollmentID = event.PassedBack(e.Metadata)
+	e.StepNumber = stepOf(e.Metadata)
 	postmarkType(&e, o)
 	e.Control = e.Type == ""
 
@@ -117,6 +118,20 @@ func decodePostmark(req Request) ([]event.Event, error) {
 		return nil, fmt.Errorf("%.80q: %w", record, err)
 	}
 	return []event.Event{e}, nil
+}
+
+// stepOf reads the step of the sequence that the customer put into the
+// metadata of a mail, as "step_number" or "step"; 0 when there is none.
+func stepOf(metadata []byte) int {
+	o, err := readObject(metadata)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(o.text("step_number", "step"))
+	if err != nil || n < 1 || n > 1000 {
+		return 0
+	}
+	return n
 }
 
 // postmarkTimeField names the member that has a record's time. Unknown records

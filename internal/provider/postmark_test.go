@@ -180,3 +180,19 @@ func TestVerifyPostmark(t *testing.T) {
 		}
 	}
 }
+
+func TestPostmarkStepFromMetadata(t *testing.T) {
+	t.Parallel()
+	for metadata, want := range map[string]int{
+		`{"step":"3"}`: 3, `{"step_number":"2","step":"9"}`: 2, `{"step":7}`: 7, `{"step":"0"}`: 0, `{"step":"x"}`: 0, `{}`: 0, `null`: 0,
+	} {
+		body := `{"RecordType":"Open","MessageID":"m","Recipient":"a@b.c","ReceivedAt":"2026-01-01T00:00:00Z","Metadata":` + metadata + `}`
+		events, err := provider.ByName("postmark").Decode(provider.Request{Method: "POST", Body: []byte(body)})
+		if err != nil || len(events) != 1 {
+			t.Fatalf("Decode(%s) = %v, %v", metadata, events, err)
+		}
+		if got := events[0].StepNumber; got != want {
+			t.Errorf("step of %s = %d, want %d", metadata, got, want)
+		}
+	}
+}
