@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -372,6 +371,6 @@ func (m *model) verifySuppressions(t *testing.T, c *testenv.Client) {
 				t.Errorf("suppression of %s: got %q, want %q", address, got[address], m.suppressions[address])
 			}
 		}
-		t.Error(fmt.Sprintf("suppressions: got %d, want %d", len(got), len(m.suppressions)))
+		t.Errorf("suppressions: got %d, want %d", len(got), len(m.suppressions))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -33,50 +34,26 @@ func TestDocsInABrowser(t *testing.T) {
 	routes := len(operations(t, server.Client("")))
 	ctx, page := openBrowser(t)
 
-	var state, title string
-	if err := chromedp.Run(ctx,
-		network.Enable(), runtime.Enable(), log.Enable(),
-		chromedp.EmulateViewport(1400, 1000),
-		chromedp.Navigate(server.URL+"/docs"),
-		chromedp.Poll(`document.querySelectorAll("article").length > 0`, nil),
-		chromedp.Text("#state", &state, chromedp.ByQuery), chromedp.Title(&title),
-	); err != nil {
-		t.Fatalf("open /docs: %v\n%s", err, page.problems())
-	}
-	if want := fmt.Sprintf("%d routes", routes); !strings.Contains(state, want) {
+	page.do(ctx, "open /docs", chromedp.EmulateViewport(1400, 1000), chromedp.Navigate(server.URL+"/docs"))
+	page.eventually(ctx, "the page shows every route", routes)
+	if state, want := run(ctx, t, chromedp.Text("#state")), fmt.Sprintf("%d routes", routes); !strings.Contains(state, want) {
 		t.Errorf("the page says %q, want %q", state, want)
 	}
-	if shown := visibleArticles(ctx, t); shown != routes {
-		t.Errorf("the page shows %d routes, want %d", shown, routes)
-	}
-	page.screenshot(ctx, t, "docs.png")
+	page.screenshot(ctx, "docs.png")
 
-	if err := chromedp.Run(ctx, chromedp.SendKeys("#q", "suppressions", chromedp.ByQuery)); err != nil {
-		t.Fatalf("search: %v", err)
+	page.do(ctx, "search", chromedp.SendKeys("#q", "suppressions"))
+	page.eventually(ctx, "the search finds the four routes of suppressions", 4)
+	if text := run(ctx, t, chromedp.Text("main")); !strings.Contains(text, "/api/suppressions/{email}") {
+		t.Error("a search for suppressions does not show /api/suppressions/{email}")
 	}
-	testenv.Eventually(t, 10*time.Second, "the search finds the four routes of suppressions", func() bool {
-		return visibleArticles(ctx, t) == 4
-	})
-	var text string
-	if err := chromedp.Run(ctx, chromedp.Text("main", &text, chromedp.ByQuery)); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(text, "/api/suppressions/{email}") {
-		t.Errorf("a search for suppressions does not show /api/suppressions/{email}")
-	}
-	page.screenshot(ctx, t, "search.png")
-	if err := chromedp.Run(ctx, chromedp.EmulateViewport(390, 844), chromedp.Navigate(server.URL+"/docs#postEvents"),
-		chromedp.Poll(`document.querySelectorAll("article").length > 0`, nil)); err != nil {
-		t.Fatalf("open /docs on a phone: %v", err)
-	}
-	var overflow bool
-	if err := chromedp.Run(ctx, chromedp.Evaluate(`document.documentElement.scrollWidth > innerWidth`, &overflow)); err != nil {
-		t.Fatal(err)
-	}
-	if overflow {
+	page.screenshot(ctx, "search.png")
+
+	page.do(ctx, "open /docs on a phone", chromedp.EmulateViewport(390, 844), chromedp.Navigate(server.URL+"/docs#postEvents"), chromedp.Reload())
+	page.eventually(ctx, "the page shows every route", routes)
+	if wide := run(ctx, t, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); wide {
 		t.Error("on a narrow screen the page is wider than the screen")
 	}
-	page.screenshot(ctx, t, "phone.png")
+	page.screenshot(ctx, "phone.png")
 
 	if p := page.problems(); p != "" {
 		t.Errorf("the browser complains:\n%s", p)
@@ -96,6 +73,7 @@ func TestDocsInABrowser(t *testing.T) {
 
 // browserPage is what the browser has told.
 type browserPage struct {
+	t        *testing.T
 	mu       sync.Mutex
 	requests []string
 	faults   []string
@@ -113,17 +91,38 @@ func (p *browserPage) fault(format string, args ...any) {
 	p.faults = append(p.faults, fmt.Sprintf(format, args...))
 }
 
+// take notes an event of the browser.
+func (p *browserPage) take(ev any) {
+	switch e := ev.(type) {
+	case *network.EventRequestWillBeSent:
+		p.mu.Lock()
+		p.requests = append(p.requests, e.Request.URL)
+		p.mu.Unlock()
+	case *network.EventLoadingFailed:
+		p.fault("not loaded: %s %s", e.ErrorText, e.BlockedReason)
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
+			p.fault("console %s with %d arguments", e.Type, len(e.Args))
+		}
+	case *runtime.EventExceptionThrown:
+		p.fault("exception: %s", e.ExceptionDetails.Text)
+	case *log.EventEntryAdded:
+		p.fault("%s: %s %s", e.Entry.Level, e.Entry.Text, e.Entry.URL)
+	}
+}
+
 func openBrowser(t *testing.T) (context.Context, *browserPage) {
 	t.Helper()
-	bound, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	page := &browserPage{t: t}
+	bound, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	alloc, cancelAlloc := chromedp.NewExecAllocator(bound,
 		chromedp.ExecPath(chromium), chromedp.UserDataDir(t.TempDir()), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(60*time.Second),
+		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(time.Minute),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true),
 	)
-	ctx, cancelPage := chromedp.NewContext(alloc, chromedp.WithErrorf(t.Logf))
+	ctx, cancelPage := chromedp.NewContext(alloc, chromedp.WithErrorf(t.Logf), chromedp.WithListener(page.take))
 	t.Cleanup(func() {
 		if err := chromedp.Cancel(ctx); err != nil { // closes the browser and waits for it
 			t.Logf("close the browser: %v", err)
@@ -131,50 +130,53 @@ func openBrowser(t *testing.T) (context.Context, *browserPage) {
 		cancelPage()
 		cancelAlloc()
 	})
-	page := &browserPage{}
-	chromedp.ListenTarget(ctx, func(ev any) {
-		switch e := ev.(type) {
-		case *network.EventRequestWillBeSent:
-			page.mu.Lock()
-			page.requests = append(page.requests, e.Request.URL)
-			page.mu.Unlock()
-		case *network.EventLoadingFailed:
-			page.fault("not loaded: %s %s", e.ErrorText, e.BlockedReason)
-		case *runtime.EventConsoleAPICalled:
-			if e.Type == runtime.APITypeError || e.Type == runtime.APITypeWarning {
-				page.fault("console %s: %v", e.Type, e.Args)
-			}
-		case *runtime.EventExceptionThrown:
-			page.fault("exception: %s", e.ExceptionDetails.Error())
-		case *log.EventEntryAdded:
-			page.fault("%s: %s %s", e.Entry.Level, e.Entry.Text, e.Entry.URL)
-		}
-	})
+	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
+		t.Fatalf("start the browser: %v", err)
+	}
+	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil {
+		t.Fatalf("listen to the browser's log: %v", err)
+	}
 	return ctx, page
 }
 
-func visibleArticles(ctx context.Context, t *testing.T) int {
-	t.Helper()
-	var n int
-	if err := chromedp.Run(ctx, chromedp.Evaluate(
-		`Array.from(document.querySelectorAll("article")).filter(a => a.getClientRects().length > 0).length`, &n)); err != nil {
-		t.Fatalf("count routes: %v", err)
+func (p *browserPage) do(ctx context.Context, what string, steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatalf("%s: %v\n%s", what, err, p.problems())
 	}
-	return n
 }
 
-// screenshot keeps a picture in the folder that TEST_SCREENSHOTS names, for the eye.
-func (p *browserPage) screenshot(ctx context.Context, t *testing.T, name string) {
+func run[T any](ctx context.Context, t *testing.T, a chromedp.Action[T]) T {
 	t.Helper()
+	v, err := chromedp.Run(ctx, a)
+	if err != nil {
+		t.Fatalf("ask the page: %v", err)
+	}
+	return v
+}
+
+// eventually waits until so many routes can be seen.
+func (p *browserPage) eventually(ctx context.Context, what string, routes int) {
+	p.t.Helper()
+	shown := -1
+	if !testenv.Poll(20*time.Second, func() bool {
+		shown = run(ctx, p.t, chromedp.Evaluate[int](
+			`Array.from(document.querySelectorAll("article")).filter(a => a.getClientRects().length > 0).length`))
+		return shown == routes
+	}) {
+		p.t.Fatalf("%s: it shows %d, want %d\n%s", what, shown, routes, p.problems())
+	}
+}
+
+// screenshot keeps a picture in the folder that TEST_SCREENSHOTS names, for
+// the eye.
+func (p *browserPage) screenshot(ctx context.Context, name string) {
+	p.t.Helper()
 	dir := os.Getenv("TEST_SCREENSHOTS")
 	if dir == "" {
 		return
 	}
-	var picture []byte
-	if err := chromedp.Run(ctx, chromedp.CaptureScreenshot(&picture)); err != nil {
-		t.Fatalf("screenshot: %v", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, name), picture, 0o600); err != nil {
-		t.Fatal(err)
+	if err := os.WriteFile(filepath.Join(dir, name), run(ctx, p.t, chromedp.CaptureScreenshot()), 0o600); err != nil {
+		p.t.Fatal(err)
 	}
 }

@@ -84,9 +84,9 @@ func (s *story) timeline(id string) string {
 	return strings.Join(names, " ")
 }
 
-func (s *story) enroll(want int, body map[string]any) testenv.Value {
+func (s *story) enroll(body map[string]any) testenv.Value {
 	s.Helper()
-	return s.c.Post(want, "/api/campaigns/instances/"+s.instance+"/enrollments", body).At("data")
+	return s.c.Post(http.StatusCreated, "/api/campaigns/instances/"+s.instance+"/enrollments", body).At("data")
 }
 
 // letter gives the dead letter of an event, as soon as there is one.
@@ -133,7 +133,7 @@ func (s *story) itIsBuriedAfterItsAttempts() {
 
 func (s *story) theEnrollmentComesAndTakesItIn() {
 	s.Helper()
-	e := s.enroll(http.StatusCreated, map[string]any{"email": s.ada})
+	e := s.enroll(map[string]any{"email": s.ada})
 	s.enrollment = e.At("id").Text()
 	if e.At("adopted").Int() != 1 {
 		s.Errorf("adopted %d, want 1, out of the dead letters", e.At("adopted").Int())
@@ -151,7 +151,7 @@ func (s *story) theEnrollmentComesAndTakesItIn() {
 
 	// The usual case: the event waits for a moment, not for days.
 	s.activity("act_2", "emailsSent", "bob@example.com")
-	if n := s.enroll(http.StatusCreated, map[string]any{"email": "bob@example.com"}).At("adopted").Int(); n != 1 {
+	if n := s.enroll(map[string]any{"email": "bob@example.com"}).At("adopted").Int(); n != 1 {
 		s.Errorf("Bob's enrollment adopted %d, want 1", n)
 	}
 	// And when the enrollment is there first, the event is applied at once.
@@ -209,7 +209,7 @@ func (s *story) oneDeadLetterIsReplayed() {
 	}
 	// It waits again, is buried again, and is found by whoever looks for it.
 	s.letter("carol@example.com")
-	if n := s.enroll(http.StatusCreated, map[string]any{"email": "carol@example.com"}).At("adopted").Int(); n != 1 {
+	if n := s.enroll(map[string]any{"email": "carol@example.com"}).At("adopted").Int(); n != 1 {
 		s.Errorf("Carol's enrollment adopted %d, want 1", n)
 	}
 
@@ -244,7 +244,7 @@ func (s *story) manyDeadLettersAreReplayed() {
 	}
 	for i := range 5 {
 		email := fmt.Sprintf("many%d@example.com", i)
-		if n := s.enroll(http.StatusCreated, map[string]any{"email": email}).At("adopted").Int(); n != 1 {
+		if n := s.enroll(map[string]any{"email": email}).At("adopted").Int(); n != 1 {
 			s.Errorf("the enrollment of %s adopted %d, want 1", email, n)
 		}
 	}
@@ -258,7 +258,7 @@ func (s *story) aDeadLetterIsSetAsideAndTakenBack() {
 		s.Errorf("the letter set aside is %s", got)
 	}
 	// What a person has set aside is not adopted behind their back.
-	if n := s.enroll(http.StatusCreated, map[string]any{"email": "dave@example.com"}).At("adopted").Int(); n != 0 {
+	if n := s.enroll(map[string]any{"email": "dave@example.com"}).At("adopted").Int(); n != 0 {
 		s.Errorf("the enrollment adopted %d that were set aside", n)
 	}
 	if got := s.c.Post(http.StatusOK, "/api/admin/dlq/"+id+"/restore", nil).At("data.status").Text(); got != "dead" {

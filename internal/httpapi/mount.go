@@ -143,7 +143,8 @@ func marshal(w io.Writer, v any) error {
 }
 
 func writeOptions() jsonv2.Options {
-	return jsonv2.JoinOptions(jsonv2.Deterministic(true), jsontext.EscapeForHTML(false))
+	// What a caller sent in broken UTF-8 is echoed as U+FFFD, not as half an answer.
+	return jsonv2.JoinOptions(jsonv2.Deterministic(true), jsontext.EscapeForHTML(false), jsontext.AllowInvalidUTF8(true))
 }
 
 // unmarshal reads a body strictly: no key twice, no key that the type does not

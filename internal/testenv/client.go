@@ -222,7 +222,8 @@ func Sign(secret, id string, at time.Time, body []byte) ([]Header, error) {
 	mac.Write([]byte(id + "." + seconds + "."))
 	mac.Write(body)
 	return []Header{
-		{"webhook-id", id}, {"webhook-timestamp", seconds},
+		{"webhook-id", id},
+		{"webhook-timestamp", seconds},
 		{"webhook-signature", "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))},
 	}, nil
 }

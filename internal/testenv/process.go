@@ -137,7 +137,7 @@ func (s *Server) Kill() {
 	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.tb.Errorf("kill: %v", err)
 	}
-	<-s.done; s.Dump()
+	<-s.done
 }
 
 // Stop asks the process to end (SIGTERM) and gives its exit code.
