@@ -168,7 +168,7 @@ func Settings() []Setting {
 			},
 		},
 		{
-			Name: "CHAOS_ROUNDS", Default: "1", Audience: forTest, Example: "20",
+			Name: "CHAOS_ROUNDS", Default: "4", Audience: forTest, Example: "20",
 			Help: "How often the crash test kills and restarts the server. The test reads it, under the name " +
 				"TALLYHOOK_CHAOS_ROUNDS alone (make chaos ROUNDS=20 sets it); the server does not.",
 			Allowed: "a whole number from 1",
