@@ -3,6 +3,7 @@ package provider_test
 import (
 	"encoding/base64"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -57,9 +58,7 @@ func TestSettings(t *testing.T) {
 					cfg.Secrets = []string{ownSecret()}
 					headers = signed("msg_1", now, body, ownSecret())
 				}
-				for k, v := range tt.headers {
-					headers[k] = v
-				}
+				maps.Copy(headers, tt.headers)
 				req := request(body, headers)
 				if tt.remote != "" {
 					req.RemoteAddr = tt.remote

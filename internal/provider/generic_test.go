@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -101,9 +102,7 @@ func TestVerifyGeneric(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			headers := signed("m", now, body, ownSecret())
-			for k, v := range tt.headers {
-				headers[k] = v
-			}
+			maps.Copy(headers, tt.headers)
 			cfg := provider.Config{Secrets: []string{ownSecret()}}
 			if tt.secrets != nil {
 				cfg.Secrets = tt.secrets

@@ -112,8 +112,10 @@ func TestDecodeLemlistFields(t *testing.T) {
 		"LeadAsObject":        {map[string]any{"leadId": map[string]any{}}, func(e *event.Event) any { return e.LeadID }, ""},
 		"URLOnClicksOnly":     {map[string]any{"url": "https://example.com"}, func(e *event.Event) any { return e.URL }, ""},
 		"EnrollmentAsMember":  {map[string]any{"enrollment_id": enrollment}, func(e *event.Event) any { return e.EnrollmentID }, enrollment},
-		"EnrollmentAsVariable": {map[string]any{"variables": map[string]any{"tallyhook_enrollment_id": enrollment}},
-			func(e *event.Event) any { return e.EnrollmentID }, enrollment},
+		"EnrollmentAsVariable": {
+			map[string]any{"variables": map[string]any{"tallyhook_enrollment_id": enrollment}},
+			func(e *event.Event) any { return e.EnrollmentID }, enrollment,
+		},
 		"EnrollmentNotOurs": {map[string]any{"enrollment_id": "42"}, func(e *event.Event) any { return e.EnrollmentID }, ""},
 	} {
 		e := decodeOne(t, "lemlist", with(t, body, tt.change), nil)
@@ -187,7 +189,8 @@ func (n rawNumber) MarshalJSON() ([]byte, error) { return []byte(n), nil }
 func TestIdentityLemlist(t *testing.T) {
 	t.Parallel()
 	body := read(t, "testdata/payloads/lemlist/emails-sent.json")
-	if decodeOne(t, "lemlist", body, nil).Identity() != decodeOne(t, "lemlist", body, nil).Identity() {
+	first, again := decodeOne(t, "lemlist", body, nil), decodeOne(t, "lemlist", body, nil)
+	if first.Identity() != again.Identity() {
 		t.Error("a resent activity is another event")
 	}
 	other := decodeOne(t, "lemlist", with(t, body, map[string]any{"_id": "act_other"}), nil)

@@ -27,7 +27,11 @@ func BenchmarkCommit(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer s.Close()
+			defer func() {
+				if err := s.Close(); err != nil {
+					b.Error(err)
+				}
+			}()
 			tpl, err := s.CreateTemplate(ctx, campaign.Template{Tenant: 1, Name: "x"}, store.Idempotency{})
 			if err != nil {
 				b.Fatal(err)

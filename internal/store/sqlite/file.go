@@ -86,7 +86,7 @@ func (s *Store) note(err error, changed bool) {
 
 // Refusing tells since when the database takes no writes, and the last known
 // reason; ok is true when it does take them.
-func (s *Store) Refusing() (since time.Time, err error, ok bool) { //nolint:revive // ok comes last
+func (s *Store) Refusing() (since time.Time, err error, ok bool) {
 	r := s.refusing.Load()
 	if r == nil {
 		return time.Time{}, nil, true
