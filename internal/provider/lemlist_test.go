@@ -189,8 +189,8 @@ func (n rawNumber) MarshalJSON() ([]byte, error) { return []byte(n), nil }
 func TestIdentityLemlist(t *testing.T) {
 	t.Parallel()
 	body := read(t, "testdata/payloads/lemlist/emails-sent.json")
-	first, again := decodeOne(t, "lemlist", body, nil), decodeOne(t, "lemlist", body, nil)
-	if first.Identity() != again.Identity() {
+	once, again := decodeOne(t, "lemlist", body, nil), decodeOne(t, "lemlist", body, nil)
+	if once.Identity() != again.Identity() {
 		t.Error("a resent activity is another event")
 	}
 	other := decodeOne(t, "lemlist", with(t, body, map[string]any{"_id": "act_other"}), nil)
