@@ -17,3 +17,6 @@ func (s *Store) Pragma(ctx context.Context, name, value string) error {
 	var got any
 	return s.conn.QueryRowContext(ctx, "PRAGMA "+name+"="+value).Scan(&got)
 }
+
+// Distrust does what a failed COMMIT does.
+func (s *Store) Distrust() { s.index.distrust() }

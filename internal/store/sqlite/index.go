@@ -121,7 +121,7 @@ func (t *tx) reload() error {
 	x := &t.s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.generations, x.frozen, x.run, x.through, x.stale = nil, nil, nil, 0, false
+	x.generations, x.frozen, x.run, x.through, x.stale = nil, nil, nil, 0, true // until all is read
 	err := t.query(`SELECT id, last_seq, filter FROM generation ORDER BY id`, func(sc scanner) error {
 		var g generation
 		var raw []byte
@@ -136,7 +136,11 @@ func (t *tx) reload() error {
 		return err
 	}
 	x.active = newStretch(x.through)
-	return t.readOn()
+	if err := t.readOn(); err != nil {
+		return err
+	}
+	x.stale = false
+	return nil
 }
 
 // readOn takes in events that are stored and not in the index. x.mu is held.

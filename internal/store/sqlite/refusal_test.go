@@ -13,7 +13,6 @@ import (
 	"tallyhook/internal/deadletter"
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
-	"tallyhook/internal/ingest"
 	"tallyhook/internal/orphan"
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/storetest"
@@ -57,7 +56,7 @@ func TestBadEventIsIsolatedAmongNeighbours(t *testing.T) {
 			}
 			ada := w.Person("ada@example.com")
 			c.plant(t, w)
-			acc := committer(w, ingest.Options{})
+			acc := committer(w)
 
 			var group sync.WaitGroup
 			outcomes := make([][]store.Result, 6)
@@ -193,20 +192,16 @@ func TestBadRetryIsPoisonAfterThreeFailures(t *testing.T) {
 func TestBadWaitingEventFailsNoEnrollment(t *testing.T) {
 	t.Parallel()
 	w := storetest.New(t, open)
-	var good []uuid.UUID
-	var poison uuid.UUID
-	for i := range 1400 {
-		if i == 700 || i == 1200 {
-			poison = w.Send(event.Opened, storetest.From(bad), storetest.Address("ada@example.com")).ID
-			continue
-		}
-		good = append(good, w.Send(event.Opened, storetest.Address("ada@example.com")).ID)
-	}
+	good := w.Flood(700, storetest.Address("ada@example.com"))
+	w.Send(event.Delivered, storetest.From(bad), storetest.Address("ada@example.com"))
+	good = append(good, w.Flood(500, storetest.Address("ada@example.com"))...)
+	poison := w.Send(event.Delivered, storetest.From(bad), storetest.Address("ada@example.com")).ID
+	good = append(good, w.Flood(200, storetest.Address("ada@example.com"))...)
 	refuseFacts(t, w)
 	d := w.Join(w.Instance, campaign.Enrollment{Email: "ada@example.com"})
 	storetest.Same(t, "adopted", d.Adopted, 999)
 	w.Drain()
-	storetest.Same(t, "applied", w.Totals(w.Instance)[event.Opened], int64(len(good)))
+	storetest.Same(t, "applied", w.Totals(w.Instance)[event.Delivered], int64(len(good)))
 	storetest.Same(t, "the bad one waits for its retry", w.Record(poison).State, event.Orphaned)
 }
 
@@ -298,7 +293,17 @@ func TestFullDiskIsUnavailableAndPasses(t *testing.T) {
 	_, err := w.Commit(t.Context(), batch)
 	storetest.Kind(t, err, fault.Unavailable)
 	storetest.Same(t, "nothing of it is stored", w.Account(w.Tenant).Received, 1)
+	s := embedded(t, w)
+	if since, why, ok := s.Refusing(); ok || why == nil || since.IsZero() {
+		t.Errorf("the store does not tell that it takes no writes: %v %v %v", since, why, ok)
+	}
 	full("1073741823")
+	if err := s.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, ok := s.Refusing(); !ok {
+		t.Error("the store does not tell that it takes writes again")
+	}
 	for i, r := range w.Put(batch...) {
 		storetest.Same(t, "outcome", r.Outcome, event.OutcomeOrphaned)
 		storetest.Same(t, "id", r.ID, batch[i].ID)
@@ -322,7 +327,11 @@ func TestLockedDatabaseRunsIntoTheDeadline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
 	}

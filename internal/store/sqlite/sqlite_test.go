@@ -2,6 +2,8 @@ package sqlite_test
 
 import (
 	"database/sql"
+	"errors"
+	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,16 +21,29 @@ import (
 	"tallyhook/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// long runs the traps at their full size: a million orphans take minutes.
+var long = flag.Bool("long", false, "run the long forms")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	checks := true
+	flag.Visit(func(f *flag.Flag) { checks = checks && f.Name != "rapid.checks" })
+	if checks { // quick by default; -rapid.checks=10000 looks longer
+		if err := flag.Set("rapid.checks", "40"); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // empty is a migrated database without anything in it: copying it costs a
 // tenth of migrating anew for each of some hundred tests.
-var empty = sync.OnceValues(func() ([]byte, error) {
+var empty = sync.OnceValues(func() (file []byte, err error) {
 	dir, err := os.MkdirTemp("", "tallyhook")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	db, err := driver.Open("file:" + filepath.Join(dir, "empty.db") + "?_pragma=journal_mode(wal)")
 	if err != nil {
 		return nil, err
@@ -96,13 +111,9 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func metrics() *telemetry.Metrics { return telemetry.NewMetrics(prometheus.NewRegistry(), "test") }
 
 // committer starts a committer on a World's store.
-func committer(w *storetest.World, o ingest.Options) *ingest.Committer {
+func committer(w *storetest.World) *ingest.Committer {
 	w.T.Helper()
-	o.Now, o.Logger, o.Metrics = w.Clock.Now, discard(), metrics()
-	if o.MaxWait == 0 {
-		o.MaxWait = time.Minute
-	}
-	c := ingest.NewCommitter(w, o)
+	c := ingest.NewCommitter(w, ingest.Options{MaxWait: time.Minute, Now: w.Clock.Now, Logger: discard(), Metrics: metrics()})
 	w.T.Cleanup(c.Close)
 	return c
 }
@@ -110,10 +121,7 @@ func committer(w *storetest.World, o ingest.Options) *ingest.Committer {
 // statements runs fn and counts the statements of its transactions.
 func statements(t testing.TB, w *storetest.World, fn func()) int64 {
 	t.Helper()
-	s, ok := w.Store.(*sqlite.Store)
-	if !ok {
-		t.Fatal("not the embedded store")
-	}
+	s := embedded(t, w)
 	before := s.Statements()
 	fn()
 	return s.Statements() - before
@@ -121,9 +129,15 @@ func statements(t testing.TB, w *storetest.World, fn func()) int64 {
 
 func pragma(t testing.TB, w *storetest.World, name, value string) error {
 	t.Helper()
+	return embedded(t, w).Pragma(t.Context(), name, value)
+}
+
+// embedded is the store of a World as what it is.
+func embedded(t testing.TB, w *storetest.World) *sqlite.Store {
+	t.Helper()
 	s, ok := w.Store.(*sqlite.Store)
 	if !ok {
 		t.Fatal("not the embedded store")
 	}
-	return s.Pragma(t.Context(), name, value)
+	return s
 }

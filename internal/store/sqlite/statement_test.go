@@ -76,9 +76,7 @@ func TestConstantStatements(t *testing.T) {
 	// Retries, adoptions and replays are batches of the same processor.
 	retry := func(n int) int64 {
 		w.Spend()
-		for i := range n {
-			w.Send(event.Opened, storetest.Lead(fmt.Sprint("nobody ", round, i)))
-		}
+		w.Flood(n, storetest.Lead("nobody"))
 		w.Clock.Advance(3 * time.Second)
 		claim, err := w.Claim(t.Context(), n, time.Minute)
 		if err != nil || len(claim.Events) != n {
@@ -94,21 +92,26 @@ func TestConstantStatements(t *testing.T) {
 	adopt := func(n int) int64 {
 		round++
 		a := fmt.Sprintf("late%d@example.com", round)
-		for range n {
-			w.Send(event.Replied, storetest.Address(a))
-		}
+		w.Flood(n, storetest.Address(a))
 		return statements(t, w, func() { w.Person(a) })
 	}
 	storetest.Same(t, "statements of an adoption of 300 against 2", adopt(300), adopt(2))
 	letters := func(n int) int64 {
 		w.Spend()
-		var ids []uuid.UUID
+		var dead []event.Event
 		for range n {
-			e := w.Event(event.Opened, storetest.Lead("buried"))
-			if _, err := w.CommitDead(t.Context(), []event.Event{e}, store.ReasonPoison, "x"); err != nil {
-				t.Fatal(err)
-			}
-			ids = append(ids, w.LetterOf(e.ID).ID)
+			dead = append(dead, w.Event(event.Opened, storetest.Lead("buried")))
+		}
+		if _, err := w.CommitDead(t.Context(), dead, store.ReasonPoison, "x"); err != nil {
+			t.Fatal(err)
+		}
+		rows, _, err := w.Letters(t.Context(), w.Tenant, store.LetterFilter{}, store.Page{Limit: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []uuid.UUID
+		for _, l := range rows {
+			ids = append(ids, l.ID)
 		}
 		return statements(t, w, func() {
 			if _, err := w.ReplayLetters(t.Context(), w.Tenant, ids); err != nil {

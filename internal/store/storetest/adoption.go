@@ -115,7 +115,7 @@ func adoptDead(w *World) {
 	d := w.Join(w.Instance, campaign.Enrollment{Email: "ada@example.com"})
 	Same(w.T, "adopted", d.Adopted, 1)
 	w.IsApplied(res.ID, d.ID)
-	got, err := w.Store.Letter(w.Ctx(), w.Tenant, letter.ID)
+	got, err := w.Letter(w.Ctx(), w.Tenant, letter.ID)
 	w.must(err)
 	Same(w.T, "letter", got.Status, store.LetterReplayed)
 	Same(w.T, "ledger", w.Account(w.Tenant), store.Ledger{Tenant: w.Tenant, Received: 1, Applied: 1})
@@ -177,7 +177,7 @@ func adoptAfterMove(w *World) {
 
 func adoptMany(w *World) {
 	const n = 2300
-	w.flood(n, Address("ada@example.com"))
+	w.Flood(n, Address("ada@example.com"))
 	d := w.Join(w.Instance, campaign.Enrollment{Email: "ada@example.com"})
 	Same(w.T, "adopted", d.Adopted, 1000)
 	Same(w.T, "adopting", d.Adopting, n-1000)
@@ -196,7 +196,7 @@ func adoptMany(w *World) {
 
 func adoptCountsOnce(w *World) {
 	const n = 1500
-	w.flood(n, Address("ada@example.com"), Lead("l"))
+	w.Flood(n, Address("ada@example.com"), Lead("l"))
 	d := w.Join(w.Instance, campaign.Enrollment{Email: "ada@example.com", Refs: []event.Ref{ref(event.RefLead, "l")}})
 	Same(w.T, "adopted", d.Adopted, 1000)
 	Same(w.T, "adopting", d.Adopting, n-1000)
@@ -206,7 +206,7 @@ func adoptCountsOnce(w *World) {
 
 func adoptReopen(w *World) {
 	const n = 1700
-	w.flood(n, Address("ada@example.com"))
+	w.Flood(n, Address("ada@example.com"))
 	ada := w.Person("ada@example.com")
 	w.Reopen()
 	more, err := w.AdoptNext(w.Ctx(), 100)
@@ -220,7 +220,7 @@ func adoptReopen(w *World) {
 
 func adoptManyAmbiguous(w *World) {
 	const n = 1200
-	ids := w.flood(n, Address("ada@example.com"))
+	ids := w.Flood(n, Address("ada@example.com"))
 	w.Person("ada@example.com")
 	_, other := w.Campaign(w.Tenant, nil)
 	d := w.Join(other, campaign.Enrollment{Email: "ada@example.com"})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,7 +33,9 @@ func life() group {
 func appliedAtOnce(w *World) {
 	ada := w.Person("ada@example.com")
 	res := w.Send(event.Opened, Address("ada@example.com"))
-	Same(w.T, "result", res, store.Result{ID: res.ID, Outcome: event.OutcomeApplied, State: event.Applied, By: "live", Waited: res.Waited})
+	Same(w.T, "result", res, store.Result{
+		ID: res.ID, Outcome: event.OutcomeApplied, State: event.Applied, Enrollment: ada, By: "live", Waited: res.Waited,
+	})
 	w.IsApplied(res.ID, ada)
 	Same(w.T, "timeline", w.Moments(res.ID), []string{"received", "applied"})
 }
@@ -186,6 +189,7 @@ func retries() group {
 		"AdoptedMeanwhileIsLeftAlone":    adoptedMeanwhile,
 		"DepthsByRoute":                  depths,
 		"ReleasedAndForeignClaimsAreOff": staleClaims,
+		"ManyMayAskAtOnce":               manyAsk,
 	}}
 }
 
@@ -210,26 +214,10 @@ func claimDue(w *World) {
 	}
 }
 
-func (w *World) flood(n int, opts ...Option) []uuid.UUID {
-	w.T.Helper()
-	ids := make([]uuid.UUID, 0, n)
-	for n > 0 {
-		batch := make([]event.Event, min(n, 1000))
-		for i := range batch {
-			batch[i] = w.Event(event.Delivered, opts...)
-		}
-		for _, r := range w.Put(batch...) {
-			ids = append(ids, r.ID)
-		}
-		n -= len(batch)
-	}
-	return ids
-}
-
 func typed(t event.Type) Option { return func(e *event.Event) { e.Type = t } }
 
 func claimBatch(w *World) {
-	w.flood(120, Address("ada@example.com"))
+	w.Flood(120, Address("ada@example.com"))
 	w.Clock.Advance(time3)
 	seen := map[int64]bool{}
 	for _, want := range []int{50, 50, 20, 0} {
@@ -255,9 +243,9 @@ func count(c store.Claim, key func(store.Claimed) string) map[string]int {
 }
 
 func claimWeights(w *World) {
-	w.flood(100, Lead("l"), typed(event.Opened))
-	w.flood(100, Lead("l"), typed(event.Delivered))
-	w.flood(100, Lead("l"), typed(event.Replied))
+	w.Flood(100, Lead("l"), typed(event.Opened))
+	w.Flood(100, Lead("l"), typed(event.Delivered))
+	w.Flood(100, Lead("l"), typed(event.Replied))
 	w.Clock.Advance(time3)
 	route := func(c store.Claimed) string { return string(c.Route) }
 	c, err := w.Claim(w.Ctx(), 50, time.Minute)
@@ -282,9 +270,9 @@ func claimWeights(w *World) {
 func claimTurns(w *World) {
 	other, err := w.CreateTenant(w.Ctx(), "other")
 	w.must(err)
-	w.flood(500, Lead("l"))
+	w.Flood(500, Lead("l"))
 	w.Clock.Advance(time.Second)
-	w.flood(10, Lead("l"), For(other.ID))
+	w.Flood(10, Lead("l"), For(other.ID))
 	w.Clock.Advance(time3)
 	c, err := w.Claim(w.Ctx(), 50, time.Minute)
 	w.must(err)
@@ -386,7 +374,7 @@ func jitter(w *World) {
 			return time.Minute + rand.N(6*time.Second), n < 5 //nolint:gosec // a test needs no secrecy
 		}
 	})
-	ids := w.flood(200, Lead("l"))
+	ids := w.Flood(200, Lead("l"))
 	seen := map[time.Time]bool{}
 	check := func() {
 		first := time.Time{}
@@ -493,8 +481,8 @@ func adoptedMeanwhile(w *World) {
 }
 
 func depths(w *World) {
-	w.flood(3, Lead("l"), typed(event.Replied))
-	w.flood(2, Lead("l"), typed(event.Opened))
+	w.Flood(3, Lead("l"), typed(event.Replied))
+	w.Flood(2, Lead("l"), typed(event.Opened))
 	oldest := w.Record(w.oldest()).ReceivedAt
 	check := func(route event.Route, want store.RouteStats) {
 		w.T.Helper()
@@ -523,9 +511,29 @@ func depths(w *World) {
 
 // oldest is the id of the event that was stored first.
 func (w *World) oldest() uuid.UUID {
-	rows, _, err := w.Store.Events(w.Ctx(), w.Tenant, store.EventFilter{}, store.Page{Limit: 1000})
+	rows, _, err := w.Events(w.Ctx(), w.Tenant, store.EventFilter{}, store.Page{Limit: 1000})
 	w.must(err)
 	return rows[len(rows)-1].ID
+}
+
+func manyAsk(w *World) {
+	for _, typ := range []event.Type{event.Replied, event.Opened, event.Delivered} {
+		w.Send(typ, Lead("l"))
+	}
+	start := time.Now()
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			all, err := w.QueueStats(w.Ctx())
+			if err != nil || all[event.RouteUrgent].Depth != 1 {
+				w.T.Errorf("depths are %+v, %v", all, err)
+			}
+		})
+	}
+	group.Wait()
+	if took := time.Since(start); took > w.opt.TxTimeout/2 {
+		w.T.Errorf("the depths took %v: they wait for each other", took)
+	}
 }
 
 func staleClaims(w *World) {
@@ -537,7 +545,6 @@ func staleClaims(w *World) {
 	for name, claim := range map[string]store.Claim{
 		"Released": c,
 		"Foreign":  {Token: c.Token + 1000, Events: c.Events},
-		"NoToken":  {Events: c.Events},
 	} {
 		got, err := w.Retry(w.Ctx(), claim)
 		w.must(err)

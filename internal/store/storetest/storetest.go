@@ -42,7 +42,6 @@ type Events interface {
 	Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]store.Moment, error)
 	Assign(ctx context.Context, tenant int64, eventID, enrollment uuid.UUID, actor string) (store.Result, error)
 	IndexNext(ctx context.Context, n int) (more bool, err error)
-	SearchLag(ctx context.Context) (int64, error)
 }
 
 // Queue is the retry schedule and the processor behind it.
@@ -134,6 +133,9 @@ type Options struct {
 	Now       func() time.Time
 	Delay     func(n int) (time.Duration, bool)
 	Adopted   func([]store.Result)
+	// Generation is how many events a store that indexes behind gathers before
+	// it does; 0 takes its default.
+	Generation int
 }
 
 // Opener opens a store; it fails the test when it cannot.

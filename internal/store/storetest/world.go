@@ -224,6 +224,23 @@ func (w *World) Send(typ event.Type, opts ...Option) store.Result {
 	return w.Put(w.Event(typ, opts...))[0]
 }
 
+// Flood commits n new events of one kind, in batches, and gives their ids.
+func (w *World) Flood(n int, opts ...Option) []uuid.UUID {
+	w.T.Helper()
+	ids := make([]uuid.UUID, 0, n)
+	for n > 0 {
+		batch := make([]event.Event, min(n, 1000))
+		for i := range batch {
+			batch[i] = w.Event(event.Delivered, opts...)
+		}
+		for _, r := range w.Put(batch...) {
+			ids = append(ids, r.ID)
+		}
+		n -= len(batch)
+	}
+	return ids
+}
+
 // Join enrolls one contact in an instance of the World's tenant.
 func (w *World) Join(instance uuid.UUID, e campaign.Enrollment) store.Enrolled {
 	w.T.Helper()
@@ -344,7 +361,7 @@ func (w *World) Index() {
 // LetterOf finds the dead letter of an event.
 func (w *World) LetterOf(id uuid.UUID) store.Letter {
 	w.T.Helper()
-	rows, _, err := w.Store.Letters(w.Ctx(), w.Tenant, store.LetterFilter{}, store.Page{Limit: 1000})
+	rows, _, err := w.Letters(w.Ctx(), w.Tenant, store.LetterFilter{}, store.Page{Limit: 1000})
 	w.must(err)
 	for _, l := range rows {
 		if l.Event != nil && l.Event.ID == id {

@@ -1,0 +1,12 @@
+package ingest
+
+// Queued counts the events in the line.
+func (c *Committer) Queued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, l := range c.tenants {
+		n += l.events
+	}
+	return n
+}
