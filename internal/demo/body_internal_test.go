@@ -74,7 +74,7 @@ func TestBodiesDecode(t *testing.T) {
 			switch tt.from {
 			case postmarkMail:
 				h.source, h.mail = postmarkSource, s.newMail(4, false)
-				want.Provider, want.ProviderMessageID = "postmark", h.mail.id
+				want.Provider, want.ProviderMessageID, want.StepNumber = "postmark", h.mail.id, 4
 				if tt.want.Type == event.Unsubscribed || tt.want.Type == event.Resubscribed || tt.what == suppressedBounce || tt.what == suppressedSpam {
 					want.OccurredAt = at.Truncate(time.Second) // all that ChangedAt tells
 				}

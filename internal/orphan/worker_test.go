@@ -46,7 +46,7 @@ func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
@@ -62,7 +62,7 @@ func until(t testing.TB, what string, ok func() bool) {
 func TestWorkerTellsTheWholeStory(t *testing.T) {
 	t.Parallel()
 	w := storetest.New(t, open)
-	ids := w.Flood(120, storetest.Address("ada@example.com"))
+	ids := w.Flood(70, storetest.Address("ada@example.com"))
 	m := start(t, w, w)
 	for n := 1; n <= storetest.Attempts; n++ {
 		w.Clock.Advance(time.Minute)
@@ -76,11 +76,11 @@ func TestWorkerTellsTheWholeStory(t *testing.T) {
 		})
 	}
 	until(t, "the burial", func() bool { return w.Account(w.Tenant).Dead == int64(len(ids)) })
-	storetest.Same(t, "dead letters", testutil.ToFloat64(m.DeadLetters.WithLabelValues(store.ReasonNoEnrollment)), 120)
-	storetest.Same(t, "attempts", testutil.ToFloat64(m.RetryAttempts.WithLabelValues("orphaned")), 240)
-	storetest.Same(t, "last attempts", testutil.ToFloat64(m.RetryAttempts.WithLabelValues("dead")), 120)
+	storetest.Same(t, "dead letters", testutil.ToFloat64(m.DeadLetters.WithLabelValues(store.ReasonNoEnrollment)), 70)
+	storetest.Same(t, "attempts", testutil.ToFloat64(m.RetryAttempts.WithLabelValues("orphaned")), 140)
+	storetest.Same(t, "last attempts", testutil.ToFloat64(m.RetryAttempts.WithLabelValues("dead")), 70)
 	d := w.Join(w.Instance, campaign.Enrollment{Email: "ada@example.com"})
-	storetest.Same(t, "adopted", d.Adopted, 120)
+	storetest.Same(t, "adopted", d.Adopted, 70)
 }
 
 func TestWorkerContinuesLargeAdoptions(t *testing.T) {

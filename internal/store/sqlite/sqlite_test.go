@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	checks := true
 	flag.Visit(func(f *flag.Flag) { checks = checks && f.Name != "rapid.checks" })
 	if checks { // quick by default; -rapid.checks=10000 looks longer
-		if err := flag.Set("rapid.checks", "40"); err != nil {
+		if err := flag.Set("rapid.checks", "30"); err != nil {
 			panic(err)
 		}
 	}
