@@ -287,7 +287,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 				after = seqs[room-1].seq
 			}
 			seqs = seqs[:max(room, 0)]
-			if _, err := t.exec(`INSERT INTO adopting (tenant_id, key, after_seq) VALUES (?1, ?2, ?3)
+			if _, err := t.exec(`INSERT INTO adopting (tenant_id, key, after_seq, served_at) VALUES (?1, ?2, ?3, 0)
 				ON CONFLICT DO UPDATE SET after_seq = min(after_seq, excluded.after_seq)`, tenant, k[:], after); err != nil {
 				return adopted, left, err
 			}
@@ -362,7 +362,7 @@ func (s *Store) AdoptNext(ctx context.Context, n int) (more bool, err error) {
 		more = false
 		var tenant, after int64
 		var key []byte
-		found, err := t.one(`SELECT tenant_id, key, after_seq FROM adopting LIMIT 1`, nil, &tenant, &key, &after)
+		found, err := t.one(`SELECT tenant_id, key, after_seq FROM adopting ORDER BY served_at LIMIT 1`, nil, &tenant, &key, &after)
 		if err != nil || !found {
 			return err
 		}
@@ -376,7 +376,8 @@ func (s *Store) AdoptNext(ctx context.Context, n int) (more bool, err error) {
 		if len(seqs) < n {
 			_, err = t.exec(`DELETE FROM adopting WHERE tenant_id = ?1 AND key = ?2`, tenant, key)
 		} else {
-			_, err = t.exec(`UPDATE adopting SET after_seq = ?3 WHERE tenant_id = ?1 AND key = ?2`, tenant, key, seqs[len(seqs)-1].seq)
+			_, err = t.exec(`UPDATE adopting SET after_seq = ?3, served_at = ?4 WHERE tenant_id = ?1 AND key = ?2`,
+				tenant, key, seqs[len(seqs)-1].seq, us(t.now))
 		}
 		if err != nil {
 			return err

@@ -77,12 +77,12 @@ func (s *Store) PutSuppression(ctx context.Context, tenant int64, email, actor s
 	return s.Suppression(ctx, tenant, email)
 }
 
-// DeleteSuppression takes an address off the list by hand: every reason up to
-// now is void. NotFound when it is not on it.
+// DeleteSuppression takes an address off the list by hand: every reason seen
+// so far is void, also one whose sender's clock runs ahead. NotFound when it is not on it.
 func (s *Store) DeleteSuppression(ctx context.Context, tenant int64, email, actor string) error {
 	key := event.AddressKey(email)
 	return s.write(ctx, live, "delete suppression", func(t *tx) error {
-		n, err := t.exec(`UPDATE suppression SET removed_at = ?3, updated_at = ?3 WHERE tenant_id = ?1 AND address_key = ?2 AND `+suppressed,
+		n, err := t.exec(`UPDATE suppression SET removed_at = max(?3, unsubscribed_at, complained_at, bounced_at, manual_at), updated_at = ?3 WHERE tenant_id = ?1 AND address_key = ?2 AND `+suppressed,
 			tenant, key[:], us(t.now))
 		if err != nil {
 			return err

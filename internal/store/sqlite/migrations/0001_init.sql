@@ -228,6 +228,7 @@ CREATE TABLE adopting (
   tenant_id INTEGER NOT NULL,
   key       BLOB NOT NULL,
   after_seq INTEGER NOT NULL,
+  served_at INTEGER NOT NULL, -- the one served longest ago is next
   PRIMARY KEY (tenant_id, key)
 ) STRICT, WITHOUT ROWID;
 
