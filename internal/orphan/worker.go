@@ -2,6 +2,7 @@ package orphan
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -124,12 +125,12 @@ func (w *Worker) settle(ctx context.Context, claim store.Claim) error {
 		}
 	} else if err != nil {
 		half := len(claim.Events) / 2
+		// One half that cannot be settled must not keep the other waiting.
+		var errs []error
 		for _, part := range [][]store.Claimed{claim.Events[:half], claim.Events[half:]} {
-			if err := w.settle(ctx, store.Claim{Token: claim.Token, Events: part}); err != nil {
-				return err
-			}
+			errs = append(errs, w.settle(ctx, store.Claim{Token: claim.Token, Events: part}))
 		}
-		return nil
+		return errors.Join(errs...)
 	}
 	for _, r := range results {
 		w.opt.Metrics.RetryAttempts.WithLabelValues(string(r.Outcome)).Inc()
