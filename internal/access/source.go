@@ -395,6 +395,10 @@ func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Set
 		}
 	}
 
+	if err := in.CheckAgents(); err != nil {
+		bad("agents", strings.TrimPrefix(err.Error(), "agents: "))
+	}
+
 	switch in.OnUnmatched {
 	case "", "park":
 	case "ignore", "enroll":

@@ -46,6 +46,7 @@ type App struct {
 	store     *sqlite.Store
 	access    *access.Service
 	committer *ingest.Committer
+	receiver  *ingest.Receiver
 	worker    *orphan.Worker
 	letters   *deadletter.Service
 	keeper    *keeper
@@ -137,8 +138,11 @@ func (a *App) open(ctx context.Context) error {
 		return errors.Join(err, a.store.Close())
 	}
 	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics}) //nolint:contextcheck // a commit outlives the request that asked for it
+	a.receiver = &ingest.Receiver{
+		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+	}
 	a.letters = deadletter.New(a.store, deadletter.Options{
-		Decode: ingest.Redecode, Accept: a.committer.Accept, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+		Decode: a.receiver.Redecode, Accept: a.committer.Accept, Now: time.Now, Logger: a.log, Metrics: a.metrics,
 	})
 	handler, err := a.handler()
 	if err != nil {
@@ -190,11 +194,8 @@ func (a *App) unlock(ctx context.Context, existed bool) error {
 }
 
 func (a *App) handler() (http.Handler, error) {
-	receiver := &ingest.Receiver{
-		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
-	}
 	services := httpapi.Services{
-		Campaigns: a.store, Enrollments: a.store, Events: a.store, Acceptor: a.committer, Receiver: receiver,
+		Campaigns: a.store, Enrollments: a.store, Events: a.store, Acceptor: a.committer, Receiver: a.receiver,
 		Suppressions: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
 		Observer: httpapi.Observer{
 			InFlight: func(n int) { a.metrics.HTTPInFlight.Add(float64(n)) },

@@ -53,7 +53,7 @@ func mayImport() []rule {
 		{campaign, kindCore, []string{fault, event, uuid, jsontext}},
 
 		// Leaves: pure or technical, and nobody's use-case.
-		{provider, kindCore, []string{fault, event, json, jsontext}},
+		{provider, kindCore, []string{fault, event, uuid, json, jsontext}},
 		{config, kindLeaf, []string{fault, pflag}},
 		{telemetry, kindLeaf, []string{event, promclient}},
 

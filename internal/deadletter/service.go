@@ -42,7 +42,7 @@ type Store interface {
 // Options of the service.
 type Options struct {
 	// Decode reads a kept body again.
-	Decode func(l store.Letter) ([]event.Event, error)
+	Decode func(ctx context.Context, l store.Letter) ([]event.Event, error)
 	// Accept takes the events of a kept body in.
 	Accept  func(ctx context.Context, events []event.Event) ([]store.Result, error)
 	Now     func() time.Time
@@ -229,7 +229,10 @@ func (s *Service) replayBody(ctx context.Context, l store.Letter) (store.Result,
 	if l.Reason == store.ReasonForbiddenInput {
 		return dead(l.Reason, l.Error)
 	}
-	events, err := s.opt.Decode(l)
+	events, err := s.opt.Decode(ctx, l)
+	if fault.Is(err, fault.Unavailable) {
+		return store.Result{}, err
+	}
 	if err != nil {
 		msg := err.Error()
 		if f, ok := errors.AsType[*fault.Error](err); ok && f.Msg != "" {

@@ -46,7 +46,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{World: storetest.New(t, open), metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
 	f.svc = deadletter.New(f.World, deadletter.Options{
-		Decode: func(l store.Letter) ([]event.Event, error) { return f.decode(l) },
+		Decode: func(_ context.Context, l store.Letter) ([]event.Event, error) { return f.decode(l) },
 		Accept: f.Commit, Now: f.Clock.Now, Logger: slog.New(slog.DiscardHandler), Metrics: f.metrics,
 	})
 	return f
@@ -207,7 +207,9 @@ func TestReplayFailsWhenNothingCanBeStored(t *testing.T) {
 	id := f.body(store.ReasonUndecodable)
 	down := fault.New(fault.Unavailable, "down")
 	svc := deadletter.New(f.World, deadletter.Options{
-		Decode: func(store.Letter) ([]event.Event, error) { return []event.Event{f.Event(event.Opened)}, nil },
+		Decode: func(context.Context, store.Letter) ([]event.Event, error) {
+			return []event.Event{f.Event(event.Opened)}, nil
+		},
 		Accept: func(context.Context, []event.Event) ([]store.Result, error) { return nil, down },
 		Now:    f.Clock.Now, Logger: slog.New(slog.DiscardHandler), Metrics: f.metrics,
 	})

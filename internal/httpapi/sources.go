@@ -10,10 +10,11 @@ import (
 
 // settingsBody are a source's further requirements.
 type settingsBody struct {
-	BasicAuth    string            `json:"basic_auth,omitempty" maxLength:"4096" doc:"user:password, required on each request; masked when shown."`
-	Headers      map[string]string `json:"headers,omitempty" doc:"Headers required on each request; values are masked when shown."`
-	AllowedCIDRs []string          `json:"allowed_cidrs,omitempty" maxItems:"256" doc:"Client addresses or ranges." example:"[\"203.0.113.0/24\"]"`
-	OnUnmatched  string            `json:"on_unmatched,omitempty" enum:"park" doc:"What becomes of an event without an enrollment: it waits."`
+	BasicAuth    string                    `json:"basic_auth,omitempty" maxLength:"4096" doc:"user:password, required on each request; masked when shown."`
+	Headers      map[string]string         `json:"headers,omitempty" doc:"Headers required on each request; values are masked when shown."`
+	AllowedCIDRs []string                  `json:"allowed_cidrs,omitempty" maxItems:"256" doc:"Client addresses or ranges." example:"[\"203.0.113.0/24\"]"`
+	Agents       map[string]provider.Agent `json:"agents,omitempty" doc:"PhantomBuster: what the runs of each agent are events of."`
+	OnUnmatched  string                    `json:"on_unmatched,omitempty" enum:"park" doc:"What becomes of an event without an enrollment: it waits."`
 }
 
 // SourceView is a source on the wire: no token, no secret.

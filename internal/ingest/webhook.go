@@ -63,6 +63,7 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	if key := guard.ForbiddenKey(req.Body); key != "" {
 		return r.keep(ctx, receipt, src, req, store.ReasonForbiddenInput, "the body has the key "+key)
 	}
+	req.Settings = src.Config.Settings
 	events, err := decode(src.Provider, req)
 	if err != nil {
 		return r.keep(ctx, receipt, src, req, store.ReasonUndecodable, err.Error())
@@ -183,8 +184,9 @@ func headersToKeep(req provider.Request) map[string]string {
 	return kept
 }
 
-// Redecode reads a kept body again, as for a webhook that has just come in.
-func Redecode(l store.Letter) ([]event.Event, error) {
+// Redecode reads a kept body again, as for a webhook that has just come in,
+// with the settings that its source has now.
+func (r *Receiver) Redecode(ctx context.Context, l store.Letter) ([]event.Event, error) {
 	p := provider.ByName(l.Provider)
 	if p == nil {
 		return nil, fault.New(fault.Conflict, "this release has no provider %q", l.Provider)
@@ -192,11 +194,17 @@ func Redecode(l store.Letter) ([]event.Event, error) {
 	if key := guard.ForbiddenKey(l.Body); key != "" {
 		return nil, fault.New(fault.Conflict, "the body has the key %s", key)
 	}
-	events, err := decode(p, provider.Request{Method: "POST", Header: keptHeader(l.Headers), Body: l.Body})
+	src, err := r.Sources.OpenSource(ctx, l.SourceID)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	// A source that is gone has no settings; its bodies are read all the same.
+	req := provider.Request{Method: "POST", Header: keptHeader(l.Headers), Body: l.Body, Settings: src.Config.Settings}
+	events, err := decode(p, req)
 	if err != nil {
 		return nil, err
 	}
-	src := access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p}
+	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p}
 	for i := range events {
 		own(&events[i], src)
 		events[i].ReceivedAt = l.FirstReceivedAt

@@ -58,8 +58,12 @@ func TestSettings(t *testing.T) {
 					cfg.Secrets = []string{ownSecret()}
 					headers = signed("msg_1", now, body, ownSecret())
 				}
+				sent := body
+				if h, b, ok := signsAs(p.Name, "own-secret", now, body); ok {
+					cfg.Secrets, headers, sent = []string{"own-secret"}, h, b
+				}
 				maps.Copy(headers, tt.headers)
-				req := request(body, headers)
+				req := request(sent, headers)
 				if tt.remote != "" {
 					req.RemoteAddr = tt.remote
 				}

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -253,35 +252,5 @@ func stepNumber(s string) int {
 	return n
 }
 
-// maskLemlist hides the value of the body's own secret: what is stored can be
-// read by whoever may read events. It knows an activity and an array of them.
-func maskLemlist(raw []byte) []byte {
-	dec := jsontext.NewDecoder(bytes.NewReader(raw), jsontext.AllowDuplicateNames(true))
-	depth := 1
-	if dec.PeekKind() == '[' {
-		depth = 2
-	}
-	var masked []byte
-	copied := 0
-	for {
-		tok, err := dec.ReadToken()
-		if err != nil { // the end, or not JSON
-			break
-		}
-		kind, n := dec.StackIndex(dec.StackDepth())
-		if dec.StackDepth() != depth || kind != '{' || n%2 == 0 || tok.Kind() != '"' || tok.String() != "secret" {
-			continue
-		}
-		v, err := dec.ReadValue()
-		if err != nil {
-			break
-		}
-		end := int(dec.InputOffset())
-		masked = append(append(masked, raw[copied:end-len(v)]...), `"********"`...)
-		copied = end
-	}
-	if copied == 0 {
-		return raw
-	}
-	return append(masked, raw[copied:]...)
-}
+// maskLemlist hides the body's own secret.
+func maskLemlist(raw []byte) []byte { return maskMembers(raw, "secret") }

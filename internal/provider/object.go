@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -97,4 +98,37 @@ func (o object) nested(name string) []byte {
 		return nil
 	}
 	return v
+}
+
+// maskMembers hides the values of a body's own secrets: what is stored can be
+// read by whoever may read events. It knows an object and an array of them.
+func maskMembers(raw []byte, names ...string) []byte {
+	dec := jsontext.NewDecoder(bytes.NewReader(raw), jsontext.AllowDuplicateNames(true))
+	depth := 1
+	if dec.PeekKind() == '[' {
+		depth = 2
+	}
+	var masked []byte
+	copied := 0
+	for {
+		tok, err := dec.ReadToken()
+		if err != nil { // the end, or not JSON
+			break
+		}
+		kind, n := dec.StackIndex(dec.StackDepth())
+		if dec.StackDepth() != depth || kind != '{' || n%2 == 0 || tok.Kind() != '"' || !slices.Contains(names, tok.String()) {
+			continue
+		}
+		v, err := dec.ReadValue()
+		if err != nil {
+			break
+		}
+		end := int(dec.InputOffset())
+		masked = append(append(masked, raw[copied:end-len(v)]...), `"********"`...)
+		copied = end
+	}
+	if copied == 0 {
+		return raw
+	}
+	return append(masked, raw[copied:]...)
 }

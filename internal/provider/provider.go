@@ -30,6 +30,7 @@ type Request struct {
 	Body        []byte   // raw bytes
 	RemoteAddr  string   // client address without port
 	HeaderNames []string // for the record of a refusal; values are never kept
+	Settings    Settings // of the source, for a Decode that depends on them (PhantomBuster)
 }
 
 // Config is what a source knows about its vendor.
@@ -43,6 +44,7 @@ type Settings struct {
 	BasicAuth    string            `json:"basic_auth,omitempty"`    // "user:password"
 	Headers      map[string]string `json:"headers,omitempty"`       // required on each request
 	AllowedCIDRs []string          `json:"allowed_cidrs,omitempty"` // client addresses
+	Agents       map[string]Agent  `json:"agents,omitempty"`        // what each PhantomBuster agent does
 	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default); ignore and enroll come later
 }
 
@@ -124,6 +126,16 @@ func All() []*Provider {
 		generic(),
 		lemlist(),
 		postmark(),
+		smartlead(),
+		instantly(),
+		phantombuster(),
+		heygen(),
+		calendly(),
+		mailersend(),
+		mailjet(),
+		mandrill(),
+		sparkpost(),
+		mailtrap(),
 	}
 }
 
