@@ -194,7 +194,7 @@ func (t *tx) letterColumn(c sqlite3.Context, p **work, col int) {
 		c.ResultText(w.decision.Detail)
 	case 7:
 		n := w.attempts
-		if w.by == byRetry {
+		if w.by == byRetry && w.bury == "" {
 			n++
 		}
 		c.ResultInt(n)

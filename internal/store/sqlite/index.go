@@ -88,12 +88,13 @@ type index struct {
 	frozen      *stretch // being written as a generation; nil when none is
 	generations []generation
 
-	turn sync.Mutex // one caller of IndexNext at a time
+	turn sync.Mutex // one caller of IndexNext at a time; guards run
 	run  *run
 }
 
 // run is a generation on its way to the disk.
 type run struct {
+	from       *stretch // what it is made of
 	generation int64
 	last       int64
 	identities []identityEntry
@@ -117,35 +118,37 @@ func (s *Store) loadIndex(ctx context.Context) error {
 	return s.write(ctx, live, "load index", func(t *tx) error { return t.reload() })
 }
 
+// reload reads everything before it replaces anything: when it fails, what is
+// in memory stays as it was, and stays distrusted.
 func (t *tx) reload() error {
 	x := &t.s.index
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.generations, x.frozen, x.run, x.through, x.stale = nil, nil, nil, 0, true // until all is read
+	var fresh index
 	err := t.query(`SELECT id, last_seq, filter FROM generation ORDER BY id`, func(sc scanner) error {
 		var g generation
 		var raw []byte
-		if err := sc.Scan(&g.id, &x.through, &raw); err != nil {
+		if err := sc.Scan(&g.id, &fresh.through, &raw); err != nil {
 			return err
 		}
 		g.filter = filterOf(raw)
-		x.generations = append(x.generations, g)
+		fresh.generations = append(fresh.generations, g)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	x.active = newStretch(x.through)
-	if err := t.readOn(); err != nil {
+	fresh.active = newStretch(fresh.through)
+	if err := t.readOn(&fresh); err != nil {
 		return err
 	}
-	x.stale = false
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.generations, x.active, x.frozen, x.through, x.stale = fresh.generations, fresh.active, nil, fresh.through, false
 	return nil
 }
 
-// readOn takes in events that are stored and not in the index. x.mu is held.
-func (t *tx) readOn() error {
-	x := &t.s.index
+// readOn takes in events that are stored and not in the index. Its mu is held,
+// or nobody else knows it yet.
+func (t *tx) readOn(x *index) error {
 	return t.query(`SELECT seq, tenant_id, identity, email, provider_message_id, enrollment_id FROM event WHERE seq > ?1 ORDER BY seq`,
 		func(sc scanner) error {
 			var seq, tenant int64
@@ -178,7 +181,7 @@ func (t *tx) identify(works []*work, last int64) ([]*work, error) {
 	} else if x.through != last {
 		// Another process wrote, such as a tool on the command line.
 		x.mu.Lock()
-		err := t.readOn()
+		err := t.readOn(x)
 		x.mu.Unlock()
 		if err != nil {
 			return nil, err
@@ -343,32 +346,25 @@ func (s *Store) IndexNext(ctx context.Context, n int) (more bool, err error) {
 	x := &s.index
 	x.turn.Lock()
 	defer x.turn.Unlock()
-	r := x.running()
-	if r == nil {
+	if x.run == nil {
 		frozen, err := s.freeze(ctx)
 		if err != nil || frozen == nil {
 			return false, err
 		}
-		r = sorted(frozen)
-		x.mu.Lock()
-		x.run = r
-		x.mu.Unlock()
+		x.run = sorted(frozen)
 	}
-	done := false
+	r, done := x.run, false
 	err = s.write(ctx, bulk, "write index", func(t *tx) error {
-		if x.running() != r || x.frozen == nil { // read again meanwhile
+		if x.stale || x.frozen != r.from { // read again meanwhile: what the run would say is in memory anew
 			done = true
 			return nil
 		}
 		return t.writeRun(r, n, &done)
 	})
+	if done {
+		x.run = nil
+	}
 	return err == nil && !done, err
-}
-
-func (x *index) running() *run {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.run
 }
 
 // freeze takes the youngest stretch out of use, if it is full, so that it can
@@ -385,6 +381,9 @@ func (s *Store) freeze(ctx context.Context) (*stretch, error) {
 	err := s.write(ctx, bulk, "freeze index", func(*tx) error {
 		x.mu.Lock()
 		defer x.mu.Unlock()
+		if x.stale || x.active == nil {
+			return nil
+		}
 		if x.frozen == nil {
 			x.frozen, x.active = x.active, newStretch(x.through)
 		}
@@ -395,7 +394,7 @@ func (s *Store) freeze(ctx context.Context) (*stretch, error) {
 }
 
 func sorted(f *stretch) *run {
-	r := &run{filter: newFilter(len(f.identity))}
+	r := &run{from: f, filter: newFilter(len(f.identity))}
 	for k, seq := range f.identity {
 		r.identities = append(r.identities, identityEntry{k, seq})
 		r.filter.add(k.tenant, k.hash)
@@ -457,6 +456,15 @@ func (t *tx) writeRun(r *run, n int, done *bool) error {
 		t.after = append(t.after, func() { r.written += len(part) })
 		return nil
 	}
+	var before int64
+	if _, err := t.one(`SELECT coalesce(max(last_seq), 0) FROM generation`, nil, &before); err != nil {
+		return err
+	}
+	if before != r.from.after { // never leave a gap between generations
+		t.s.index.distrust()
+		*done = true
+		return nil
+	}
 	if _, err := t.exec(`INSERT INTO generation (id, last_seq, filter) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING`,
 		r.generation, r.last, r.filter.bytes()); err != nil {
 		return err
@@ -466,7 +474,7 @@ func (t *tx) writeRun(r *run, n int, done *bool) error {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.generations = append(x.generations, generation{r.generation, r.filter})
-		x.frozen, x.run = nil, nil
+		x.frozen = nil
 		*done = true
 	})
 	return nil

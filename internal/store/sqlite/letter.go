@@ -273,7 +273,7 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 func (s *Store) SettleBody(ctx context.Context, tenant int64, id uuid.UUID, status store.LetterStatus, reason, detail string) error {
 	return s.write(ctx, bulk, "settle body", func(t *tx) error {
 		_, err := t.exec(`UPDATE dead_letter SET status = ?3, reason = ?4, error = ?5, attempts = attempts + 1, last_attempt_at = ?6
-			WHERE id = ?1 AND tenant_id = ?2`, id[:], tenant, string(status), reason, detail, us(t.now))
+			WHERE id = ?1 AND tenant_id = ?2 AND status IN ('dead', 'replaying')`, id[:], tenant, string(status), reason, detail, us(t.now))
 		return err
 	})
 }
@@ -371,11 +371,16 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok 
 		return b, err == nil, err
 	}
 	err = s.write(ctx, bulk, "mark letters", func(t *tx) error {
-		_, err := t.exec(`UPDATE dead_letter SET status = 'replaying' WHERE status = 'dead' AND tenant_id = ?2 AND seq IN (SELECT seq FROM b_seq(?1))`,
+		var one int
+		var err error
+		if ok, err = t.one(`SELECT 1 FROM replay WHERE id = ?1 AND tenant_id = ?2 AND status = 'running'`, []any{b.ID[:], b.Tenant}, &one); err != nil || !ok {
+			return err // cancelled meanwhile
+		}
+		_, err = t.exec(`UPDATE dead_letter SET status = 'replaying' WHERE status = 'dead' AND tenant_id = ?2 AND seq IN (SELECT seq FROM b_seq(?1))`,
 			bind(seqsOfLetters(b.Letters), tenantSeqColumn), b.Tenant)
 		return err
 	})
-	return b, err == nil, err
+	return b, ok && err == nil, err
 }
 
 // FinishReplayBatch books the outcomes of a part of a bulk replay, once, and
@@ -409,6 +414,18 @@ func (s *Store) FinishReplayBatch(ctx context.Context, b store.ReplayBatch, outc
 			return err
 		}
 		return t.unmark(b.Tenant, seqsOfLetters(b.Letters))
+	})
+}
+
+// unmarkAll gives back, at the start of a server, the letters that a crash has
+// left marked; a running replay marks its next part again.
+func (s *Store) unmarkAll(ctx context.Context) error {
+	if !s.opt.Serve {
+		return nil
+	}
+	return s.write(ctx, live, "unmark letters", func(t *tx) error {
+		_, err := t.exec(`UPDATE dead_letter SET status = 'dead' WHERE status = 'replaying'`)
+		return err
 	})
 }
 

@@ -103,7 +103,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.file, err = os.Stat(s.opt.Path); err != nil {
 		return err
 	}
-	return errors.Join(s.firstTenant(ctx), s.loadIndex(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
+	return errors.Join(s.firstTenant(ctx), s.loadIndex(ctx), s.unmarkAll(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
 }
 
 // wal_autocheckpoint is 4,000 pages: fewer, larger checkpoints cost the
@@ -248,10 +248,26 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 	if err := s.present(); err != nil {
 		return err
 	}
+	// Some errors roll back by themselves; "no transaction is active" is fine.
+	rollback := func() { _, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }
 	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		rollback()
 		return s.fail(op, err)
 	}
-	err := fn(t)
+	finished := false
+	defer func() {
+		if !finished { // a panic on its way up must not leave the transaction open
+			rollback()
+			s.index.distrust()
+		}
+	}()
+	var err error
+	if s.index.active != nil && s.index.stale {
+		err = t.reload()
+	}
+	if err == nil {
+		err = fn(t)
+	}
 	if err == nil {
 		if err = ctx.Err(); err == nil {
 			if _, err = s.conn.ExecContext(ctx, "COMMIT"); err != nil {
@@ -260,13 +276,14 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 		}
 	}
 	if err != nil {
-		// Some errors have rolled back already; "no transaction is active" is fine.
-		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		rollback()
+		finished = true
 		return s.fail(op, err)
 	}
 	for _, fn := range t.after {
 		fn()
 	}
+	finished = true
 	if s.opt.Adopted != nil && len(t.adopted) > 0 {
 		s.opt.Adopted(t.adopted)
 	}
