@@ -7,6 +7,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 )
 
@@ -27,6 +28,11 @@ func (s *Store) CommitDead(ctx context.Context, events []event.Event, reason, de
 
 func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail string) ([]store.Result, error) {
 	var results []store.Result
+	if _, waiting := s.index.oldest(); waiting >= maxWaiting {
+		return nil, &fault.Error{
+			Kind: fault.Unavailable, Op: "commit events", Msg: "the index is behind; events are held back until it has caught up", RetryAfter: time.Second,
+		}
+	}
 	err := s.write(ctx, live, "commit events", func(t *tx) error {
 		var last int64
 		if _, err := t.one(`SELECT coalesce(max(seq), 0) FROM event`, nil, &last); err != nil {

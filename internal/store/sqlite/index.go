@@ -11,6 +11,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
 )
 
 // The identities of events, and what they are searched by, are in random
@@ -82,10 +83,10 @@ type index struct {
 	size int
 
 	mu          sync.RWMutex
-	stale       bool     // a commit of unknown outcome: to be read again
-	through     int64    // events up to here are in the index
-	active      *stretch // the youngest
-	frozen      *stretch // being written as a generation; nil when none is
+	stale       bool       // a commit of unknown outcome: to be read again
+	through     int64      // events up to here are in the index
+	active      *stretch   // the youngest
+	full        []*stretch // waiting to be written as generations, the oldest first
 	generations []generation
 
 	turn sync.Mutex // one caller of IndexNext at a time; guards run
@@ -113,56 +114,84 @@ type searchEntry struct {
 	seq int64
 }
 
-// loadIndex reads the index from the store's rows.
+// loadIndex reads the index from the store's rows, at a start. It takes as
+// long as it takes: in parts, and not in a transaction with a deadline, so that
+// no number of young events can keep a server from starting.
 func (s *Store) loadIndex(ctx context.Context) error {
-	return s.write(ctx, live, "load index", func(t *tx) error { return t.reload() })
-}
-
-// reload reads everything before it replaces anything: when it fails, what is
-// in memory stays as it was, and stays distrusted.
-func (t *tx) reload() error {
-	x := &t.s.index
-	var fresh index
-	err := t.query(`SELECT id, last_seq, filter FROM generation ORDER BY id`, func(sc scanner) error {
-		var g generation
-		var raw []byte
-		if err := sc.Scan(&g.id, &fresh.through, &raw); err != nil {
-			return err
-		}
-		g.filter = filterOf(raw)
-		fresh.generations = append(fresh.generations, g)
-		return nil
-	})
+	x := &s.index
+	rows, err := s.readers.QueryContext(ctx, `SELECT id, last_seq, filter FROM generation ORDER BY id`)
 	if err != nil {
-		return err
-	}
-	fresh.active = newStretch(fresh.through)
-	if err := t.readOn(&fresh); err != nil {
-		return err
+		return s.fail("load index", err)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.generations, x.active, x.frozen, x.through, x.stale = fresh.generations, fresh.active, nil, fresh.through, false
+	err = drain(rows, func(sc scanner) error {
+		var g generation
+		var raw []byte
+		if err := sc.Scan(&g.id, &x.through, &raw); err != nil {
+			return err
+		}
+		g.filter = filterOf(raw)
+		x.generations = append(x.generations, g)
+		return nil
+	})
+	if err != nil {
+		return s.fail("load index", err)
+	}
+	x.active = newStretch(x.through)
+	for before := int64(-1); before != x.through; {
+		before = x.through
+		rows, err := s.readers.QueryContext(ctx, youngSQL, x.through, loadPart)
+		if err != nil {
+			return s.fail("load index", err)
+		}
+		if err := drain(rows, x.takeIn); err != nil {
+			return s.fail("load index", err)
+		}
+	}
 	return nil
 }
 
-// readOn takes in events that are stored and not in the index. Its mu is held,
-// or nobody else knows it yet.
-func (t *tx) readOn(x *index) error {
-	return t.query(`SELECT seq, tenant_id, identity, email, provider_message_id, enrollment_id FROM event WHERE seq > ?1 ORDER BY seq`,
-		func(sc scanner) error {
-			var seq, tenant int64
-			var identity, enrollment []byte
-			var email, message string
-			if err := sc.Scan(&seq, &tenant, &identity, &email, &message, &enrollment); err != nil {
-				return err
-			}
-			x.put(seq, identityKey{tenant, event.Hash(identity)}, searchRefs(tenant, email, message, idOf(enrollment)))
-			return nil
-		}, x.through)
+const (
+	loadPart = 20_000 // events read at once
+	youngSQL = `SELECT seq, tenant_id, identity, email, provider_message_id, enrollment_id FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2`
+)
+
+// catchUp takes in events that are stored and not in the index: those of a
+// commit of unknown outcome, or of another process. What it has read stays
+// when it fails, and the next time goes on from there.
+func (t *tx) catchUp() error {
+	x := &t.s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for before := int64(-1); before != x.through; {
+		before = x.through
+		if err := t.query(youngSQL, x.takeIn, x.through, loadPart); err != nil {
+			return err
+		}
+	}
+	x.stale = false
+	return nil
 }
 
+// takeIn puts a row of youngSQL into the index. mu is held.
+func (x *index) takeIn(sc scanner) error {
+	var seq, tenant int64
+	var identity, enrollment []byte
+	var email, message string
+	if err := sc.Scan(&seq, &tenant, &identity, &email, &message, &enrollment); err != nil {
+		return err
+	}
+	x.put(seq, identityKey{tenant, event.Hash(identity)}, searchRefs(tenant, email, message, idOf(enrollment)))
+	return nil
+}
+
+// put adds a new event. A stretch that is full waits to be written.
 func (x *index) put(seq int64, id identityKey, refs []searchRef) {
+	if len(x.active.identity) >= x.size {
+		x.full = append(x.full, x.active)
+		x.active = newStretch(x.through)
+	}
 	x.active.identity[id] = seq
 	for _, r := range refs {
 		x.active.search[r] = append(x.active.search[r], seq)
@@ -174,16 +203,8 @@ func (x *index) put(seq int64, id identityKey, refs []searchRef) {
 // the first event of it, 0 when this one is the first. It gives the first ones.
 func (t *tx) identify(works []*work, last int64) ([]*work, error) {
 	x := &t.s.index
-	if x.active == nil || x.stale {
-		if err := t.reload(); err != nil {
-			return nil, err
-		}
-	} else if x.through != last {
-		// Another process wrote, such as a tool on the command line.
-		x.mu.Lock()
-		err := t.readOn(x)
-		x.mu.Unlock()
-		if err != nil {
+	if x.through != last {
+		if err := t.catchUp(); err != nil {
 			return nil, err
 		}
 	}
@@ -255,8 +276,10 @@ func (x *index) met(id identityKey) int64 {
 	if seq := x.active.identity[id]; seq != 0 {
 		return seq
 	}
-	if x.frozen != nil {
-		return x.frozen.identity[id]
+	for _, f := range x.full {
+		if seq := f.identity[id]; seq != 0 {
+			return seq
+		}
 	}
 	return 0
 }
@@ -279,14 +302,15 @@ func (t *tx) indexSettled(works []*work) error {
 	var young []*work
 	var old []searchEntry
 	for _, w := range works {
-		if x.active != nil && w.seq > x.active.after {
+		if w.seq > x.active.after {
 			young = append(young, w)
 		} else {
 			old = append(old, searchEntry{enrollmentRef(w.ev.Tenant, w.decision.Enrollment), w.seq})
 		}
 	}
 	if len(young) > 0 {
-		t.after = append(t.after, func() {
+		// Also when the outcome of the commit is unknown: the search asks the row.
+		t.either = append(t.either, func() {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			for _, w := range young {
@@ -321,11 +345,9 @@ func (x *index) young(r searchRef) []tenantSeq {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var seqs []tenantSeq
-	for _, s := range []*stretch{x.frozen, x.active} {
-		if s != nil {
-			for _, seq := range s.search[r] {
-				seqs = append(seqs, tenantSeq{r.tenant, seq})
-			}
+	for _, s := range append(slices.Clone(x.full), x.active) {
+		for _, seq := range s.search[r] {
+			seqs = append(seqs, tenantSeq{r.tenant, seq})
 		}
 	}
 	return seqs
@@ -339,58 +361,55 @@ func (s *Store) searched(r searchRef) (string, []any) {
 		UNION ALL SELECT seq FROM b_seq(?)`, []any{r.tenant, r.key[:], bind(s.index.young(r), tenantSeqColumn)}
 }
 
-// IndexNext does one step of writing the youngest events' index as a
-// generation, when they are enough for one: at most n rows in a turn of its
-// own. more is false when there is nothing to do.
+// IndexNext does one step of writing the oldest full stretch as a generation:
+// n rows in a turn of its own, and twice as many for each further stretch that
+// waits, so that it keeps pace with whatever comes in. more is false when there
+// is nothing to do.
 func (s *Store) IndexNext(ctx context.Context, n int) (more bool, err error) {
 	x := &s.index
 	x.turn.Lock()
 	defer x.turn.Unlock()
-	if x.run == nil {
-		frozen, err := s.freeze(ctx)
-		if err != nil || frozen == nil {
-			return false, err
-		}
-		x.run = sorted(frozen)
+	oldest, waiting := x.oldest()
+	if oldest == nil {
+		return false, nil
 	}
-	r, done := x.run, false
+	if x.run == nil || x.run.from != oldest {
+		x.run = sorted(oldest)
+	}
+	done := false
 	err = s.write(ctx, bulk, "write index", func(t *tx) error {
-		if x.stale || x.frozen != r.from { // read again meanwhile: what the run would say is in memory anew
-			done = true
-			return nil
-		}
-		return t.writeRun(r, n, &done)
+		return t.writeRun(x.run, n<<min(waiting-1, 5), &done)
 	})
-	if done {
+	if err == nil && done {
 		x.run = nil
 	}
-	return err == nil && !done, err
+	_, waiting = x.oldest()
+	return err == nil && waiting > 0, err
 }
 
-// freeze takes the youngest stretch out of use, if it is full, so that it can
-// be sorted while new events come in.
-func (s *Store) freeze(ctx context.Context) (*stretch, error) {
-	x := &s.index
+// oldest is the stretch to be written next, and how many wait.
+func (x *index) oldest() (*stretch, int) {
 	x.mu.RLock()
-	full := x.active != nil && len(x.active.identity) >= x.size
-	x.mu.RUnlock()
-	if !full {
-		return nil, nil //nolint:nilnil // nothing to do is no error
+	defer x.mu.RUnlock()
+	if len(x.full) == 0 {
+		return nil, 0
 	}
-	var frozen *stretch
-	err := s.write(ctx, bulk, "freeze index", func(*tx) error {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if x.stale || x.active == nil {
-			return nil
-		}
-		if x.frozen == nil {
-			x.frozen, x.active = x.active, newStretch(x.through)
-		}
-		frozen = x.frozen
-		return nil
-	})
-	return frozen, err
+	return x.full[0], len(x.full)
+}
+
+// maxWaiting is how many full stretches may wait before new events are held
+// back: memory and the time of a start stay bounded.
+const maxWaiting = 8
+
+// Backlog is how many events are not yet in a generation.
+func (s *Store) Backlog() int64 {
+	s.index.mu.RLock()
+	defer s.index.mu.RUnlock()
+	n := int64(len(s.index.active.identity))
+	for _, f := range s.index.full {
+		n += int64(len(f.identity))
+	}
+	return n
 }
 
 func sorted(f *stretch) *run {
@@ -460,27 +479,28 @@ func (t *tx) writeRun(r *run, n int, done *bool) error {
 	if _, err := t.one(`SELECT coalesce(max(last_seq), 0) FROM generation`, nil, &before); err != nil {
 		return err
 	}
-	if before != r.from.after { // never leave a gap between generations
-		t.s.index.distrust()
-		*done = true
-		return nil
-	}
-	if _, err := t.exec(`INSERT INTO generation (id, last_seq, filter) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING`,
-		r.generation, r.last, r.filter.bytes()); err != nil {
-		return err
+	switch before {
+	case r.last: // a commit of unknown outcome came through after all
+	case r.from.after:
+		if _, err := t.exec(`INSERT INTO generation (id, last_seq, filter) VALUES (?1, ?2, ?3)`,
+			r.generation, r.last, r.filter.bytes()); err != nil {
+			return err
+		}
+	default: // never leave a gap between generations
+		return fault.New(fault.Internal, "the index's generations end at event %d, not at %d", before, r.from.after)
 	}
 	t.after = append(t.after, func() {
 		x := &t.s.index
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		x.generations = append(x.generations, generation{r.generation, r.filter})
-		x.frozen = nil
+		x.full = x.full[1:]
 		*done = true
 	})
 	return nil
 }
 
-// distrust makes the next commit read the index from the rows again.
+// distrust makes the next writer look for rows that the index has not seen.
 func (x *index) distrust() {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -227,6 +227,7 @@ type tx struct {
 	now     time.Time
 	adopted []store.Result // events that adoption applied, for the metrics
 	after   []func()       // what is true once the transaction is committed
+	either  []func()       // what may be done whether or not the commit went through
 	changed bool           // it wrote something
 }
 
@@ -262,8 +263,8 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 		}
 	}()
 	var err error
-	if s.index.active != nil && s.index.stale {
-		err = t.reload()
+	if s.index.stale {
+		err = t.catchUp()
 	}
 	if err == nil {
 		err = fn(t)
@@ -271,7 +272,10 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 	if err == nil {
 		if err = ctx.Err(); err == nil {
 			if _, err = s.conn.ExecContext(ctx, "COMMIT"); err != nil {
-				s.index.distrust() // the outcome is unknown: read it from the rows
+				s.index.distrust() // the outcome is unknown: the next writer looks
+				for _, fn := range t.either {
+					fn()
+				}
 			}
 		}
 	}
@@ -280,7 +284,7 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 		finished = true
 		return s.fail(op, err)
 	}
-	for _, fn := range t.after {
+	for _, fn := range append(t.after, t.either...) {
 		fn()
 	}
 	finished = true
@@ -296,10 +300,10 @@ func (t *tx) within(fn func() error) error {
 	if _, err := t.exec("SAVEPOINT part"); err != nil {
 		return err
 	}
-	after := len(t.after)
+	after, either := len(t.after), len(t.either)
 	err := fn()
 	if err != nil {
-		t.after = t.after[:after]
+		t.after, t.either = t.after[:after], t.either[:either]
 		if _, rerr := t.exec("ROLLBACK TO part"); rerr != nil {
 			return errors.Join(err, rerr)
 		}
