@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -10,7 +11,10 @@ import (
 	"tallyhook/internal/telemetry"
 )
 
-const probeTimeout = 2 * time.Second // of one look at the store
+const (
+	probeTimeout = 2 * time.Second // of one look at the store
+	countTimeout = 4 * time.Second // of counting its gauges
+)
 
 // Ready tells whether the server takes requests.
 func (a *App) Ready() bool { return a.ready.Load() }
@@ -71,23 +75,37 @@ func (a *App) snapshot() (telemetry.Snapshot, error) {
 	if !a.gauges.at.IsZero() && time.Since(a.gauges.at) < snapshotAge {
 		return a.gauges.last, nil
 	}
-	s, err := a.readSnapshot()
-	if err == nil {
-		a.gauges.last, a.gauges.at = s, time.Now()
+	if err := a.probe(); err != nil {
+		return a.gauges.last, err
 	}
-	return s, err
+	s, err := a.readSnapshot()
+	if err != nil {
+		// The database is up; counting a great many took too long. The last
+		// figures are better than none, and are not asked for again at once.
+		a.log.Warn("gauges not counted, the last ones are shown", slog.Any("error", err))
+		s = a.gauges.last
+	}
+	a.gauges.last, a.gauges.at = s, time.Now()
+	return s, nil
+}
+
+// probe tells whether the database answers and takes writes.
+func (a *App) probe() error {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	if _, err, ok := a.store.Refusing(); !ok {
+		return err
+	}
+	return a.store.Ping(ctx)
 }
 
 // readSnapshot counts what the store's gauges show.
 func (a *App) readSnapshot() (telemetry.Snapshot, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 	defer cancel()
 	s := telemetry.Snapshot{
 		Orphans: map[string]int64{}, Due: map[string]int64{}, Leased: map[string]int64{}, OldestAge: map[string]time.Duration{},
 		DeadLetters: map[string]int64{}, Backend: "sql",
-	}
-	if _, err, ok := a.store.Refusing(); !ok {
-		return s, err
 	}
 	routes, err := a.store.QueueStats(ctx)
 	if err != nil {

@@ -261,11 +261,11 @@ func (s *story) aDeadLetterIsSetAsideAndTakenBack() {
 	if n := s.enroll(map[string]any{"email": "dave@example.com"}).At("adopted").Int(); n != 0 {
 		s.Errorf("the enrollment adopted %d that were set aside", n)
 	}
-	if got := s.c.Post(http.StatusOK, "/api/admin/dlq/"+id+"/restore", nil).At("data.status").Text(); got != "dead" {
-		s.Errorf("the letter taken back is %s", got)
+	if got := s.c.Post(http.StatusOK, "/api/admin/dlq/"+id+"/restore", nil).At("data.status").Text(); got != "replayed" {
+		s.Errorf("the letter taken back is %s, but its enrollment is there", got)
 	}
-	if got := s.c.Post(http.StatusOK, "/api/admin/dlq/"+id+"/replay", nil).At("data.outcome").Text(); got != "applied" {
-		s.Errorf("its replay is %s, want applied", got)
+	if got := s.c.Post(http.StatusOK, "/api/admin/dlq/"+id+"/replay", nil).At("data.outcome").Text(); got != "duplicate" {
+		s.Errorf("its replay is %s, want duplicate: it is applied already", got)
 	}
 }
 

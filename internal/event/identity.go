@@ -28,6 +28,20 @@ func (e *Event) Identity() Hash {
 		e.URL, at, canonicalJSON(e.Metadata))
 }
 
+// Signed ties an event without an id of its own to the signed id of the request
+// that brought it: the retry of a webhook is the same event, two webhooks of
+// equal content are two. The content takes part, so that another event under
+// an id that was seen is kept, and never dropped as a duplicate.
+func (e *Event) Signed(id string) {
+	if id == "" || e.ProviderEventID != "" {
+		return
+	}
+	content := *e
+	content.Scope, content.IdentityParts = "", nil
+	h := content.Identity()
+	e.IdentityParts = []string{"webhook-id", id, string(h[:])}
+}
+
 func (e *Event) kindIfControl() string {
 	if e.Control {
 		return e.Kind

@@ -11,6 +11,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/ingest"
+	"tallyhook/internal/provider"
 	"tallyhook/internal/store"
 )
 
@@ -126,9 +127,8 @@ func (s *server) postEvents(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	if c := callOf(ctx); c.signed != nil && e.ProviderEventID == "" {
-		// A signed sender's retry keeps its webhook-id, as on /webhooks.
-		e.IdentityParts = []string{"webhook-id", r.Header.Get("webhook-id")}
+	if callOf(ctx).signed != nil {
+		e.Signed(provider.SignedID(s.providerRequest(r))) // a retry keeps it, as on /webhooks
 	}
 	results, err := s.Acceptor.Accept(ctx, []event.Event{e})
 	if err == nil && len(results) != 1 {

@@ -111,7 +111,7 @@ func TestPostSigned(t *testing.T) {
 	})
 	a.call("POST", "/api/events", `{"event_type":"opened","channel":"email","email":"ada@example.com"}`, signed...).want(201)
 	e := a.acceptor.got[0]
-	if e.Tenant != 7 || e.SourceID != source || e.Scope != someID || e.Provider != "generic" || len(e.IdentityParts) != 2 || e.IdentityParts[1] != "msg_1" {
+	if e.Tenant != 7 || e.SourceID != source || e.Scope != someID || e.Provider != "generic" || len(e.IdentityParts) != 3 || e.IdentityParts[1] != "msg_1" {
 		t.Errorf("accepted %+v", e)
 	}
 	// A source cannot do what a key can.

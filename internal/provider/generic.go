@@ -231,6 +231,10 @@ func signaturesOf(header string) (shared, public [][]byte) {
 	return shared, public
 }
 
+// SignedID is the id that a Standard Webhooks signature covers; empty when the
+// request is not signed so.
+func SignedID(req Request) string { return standardHeadersOf(req).id }
+
 // decodeGeneric reads canonical events. One bad element fails the body: the
 // sender got a 200 and will not send it again, so the whole body is kept as
 // one dead letter rather than a part of it lost.
@@ -240,12 +244,10 @@ func decodeGeneric(req Request) ([]event.Event, error) {
 		if ferr != nil {
 			return nil, ferr
 		}
-		if id := standardHeadersOf(req).id; id != "" && e.ProviderEventID == "" {
-			e.IdentityParts = []string{"webhook-id", id}
-		}
 		if err := finishGeneric(&e, "body"); err != nil {
 			return nil, err
 		}
+		e.Signed(SignedID(req))
 		return []event.Event{e}, nil
 	}
 	items, ferr := event.DecodeArray(req.Body, "body", event.Lenient)

@@ -180,6 +180,11 @@ func TestDecodeGenericIdentity(t *testing.T) {
 	if first.ProviderEventID != "" {
 		t.Errorf("provider event id: got %q, want none", first.ProviderEventID)
 	}
+	// An id that was seen, with another event: kept, not dropped as a duplicate.
+	otherBody := with(t, body, map[string]any{"event_type": "unsubscribed"})
+	if other := decodeOne(t, "generic", otherBody, signed("msg_1", now, otherBody, ownSecret())); other.Identity() == first.Identity() {
+		t.Error("another event under a seen webhook-id is the same event")
+	}
 	// An unsigned webhook-id beside a signed svix-id says nothing.
 	svix := map[string]string{"svix-id": "msg_1", "svix-timestamp": "1770000000", "svix-signature": "v1,AAAA", "webhook-id": "msg_9"}
 	if got := decodeOne(t, "generic", body, svix); got.Identity() != first.Identity() {

@@ -103,7 +103,15 @@ func (s *Store) Letter(ctx context.Context, tenant int64, id uuid.UUID) (store.L
 	if len(rows) == 0 {
 		return store.Letter{}, noLetter(id)
 	}
-	return rows[0], nil
+	l := rows[0]
+	if l.Event != nil { // one letter is shown whole
+		whole, err := s.Event(ctx, tenant, l.Event.ID)
+		if err != nil {
+			return store.Letter{}, err
+		}
+		l.Event = &whole
+	}
+	return l, nil
 }
 
 func noLetter(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no dead letter %s", id) }
@@ -128,7 +136,7 @@ func (s *Store) letters(ctx context.Context, where string, args ...any) ([]store
 	if err != nil || len(seqs) == 0 {
 		return rows, err
 	}
-	err = s.read(ctx, "read dead letters", `SELECT `+eventColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
+	err = s.read(ctx, "read dead letters", `SELECT `+lightColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
 		func(sc scanner) error {
 			var r store.Record
 			if err := scanEvent(sc, &r); err != nil {
@@ -172,7 +180,7 @@ func (s *Store) LetterCounts(ctx context.Context) (map[store.LetterStatus]int64,
 	all := map[store.LetterStatus]int64{
 		store.LetterDead: 0, store.LetterReplaying: 0, store.LetterReplayed: 0, store.LetterIgnored: 0,
 	}
-	err := s.read(ctx, "count dead letters", `SELECT status, count(*) FROM dead_letter GROUP BY status`, func(sc scanner) error {
+	err := s.readOn(ctx, s.probes, "count dead letters", `SELECT status, count(*) FROM dead_letter GROUP BY status`, func(sc scanner) error {
 		var status store.LetterStatus
 		var n int64
 		err := sc.Scan(&status, &n)
@@ -200,8 +208,26 @@ func (s *Store) SetLetter(ctx context.Context, tenant int64, id uuid.UUID, from,
 			}
 			return fault.New(fault.Conflict, "the dead letter is %s; this is possible only while it is %s", now, from)
 		}
+		if from == store.LetterIgnored {
+			if err := t.adoptRestored(tenant, id); err != nil {
+				return err
+			}
+		}
 		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter." + string(to), Subject: id.String()})
 	})
+}
+
+// adoptRestored ties a restored letter's event to its enrollment, if that came
+// while the letter was set aside.
+func (t *tx) adoptRestored(tenant int64, id uuid.UUID) error {
+	var seq int64
+	found, err := t.one(`SELECT event_seq FROM dead_letter WHERE id = ?1 AND tenant_id = ?2 AND event_seq IS NOT NULL AND reason IN (?3, ?4)`,
+		[]any{id[:], tenant, store.ReasonNoEnrollment, store.ReasonAmbiguous}, &seq)
+	if err != nil || !found {
+		return err
+	}
+	_, err = t.adoptSeqs([]tenantSeq{{tenant, seq}})
+	return err
 }
 
 // ReplayLetters takes the events of dead letters through the processor again,
@@ -238,7 +264,7 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 	}
 	var works []*work
 	var moments []moment
-	err = t.query(`SELECT `+eventColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
+	err = t.query(`SELECT `+lightColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
 		func(sc scanner) error {
 			var r store.Record
 			if err := scanEvent(sc, &r); err != nil {
@@ -289,17 +315,20 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 	if err != nil {
 		return r, fault.Wrap(fault.Internal, "start replay", err)
 	}
+	where, args := s.letterWhere(tenant, f)
+	if ids != nil {
+		where += ` AND d.id IN (SELECT id FROM b_id(?))`
+		args = append(args, bindIDs(tenant, ids))
+	}
+	var until int64
+	// Counted by a reader: a million letters must not hold up the writer.
+	err = s.read(ctx, "count dead letters", `SELECT count(*), coalesce(max(d.seq), 0) FROM dead_letter d WHERE `+where,
+		func(sc scanner) error { return sc.Scan(&r.Matched, &until) }, args...)
+	if err != nil || dryRun {
+		return r, err
+	}
 	err = s.write(ctx, bulk, "start replay", func(t *tx) error {
 		r.CreatedAt, r.UpdatedAt = t.now, t.now
-		where, args := s.letterWhere(tenant, f)
-		if ids != nil {
-			where += ` AND d.id IN (SELECT id FROM b_id(?))`
-			args = append(args, bindIDs(tenant, ids))
-		}
-		var until int64
-		if _, err := t.one(`SELECT count(*), coalesce(max(d.seq), 0) FROM dead_letter d WHERE `+where, args, &r.Matched, &until); err != nil || dryRun {
-			return err
-		}
 		if ids != nil {
 			if _, err := t.exec(`INSERT INTO replay_item (tenant_id, replay_id, letter_seq) SELECT d.tenant_id, ?, d.seq FROM dead_letter d WHERE `+where,
 				append([]any{r.ID[:]}, args...)...); err != nil {

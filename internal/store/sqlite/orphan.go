@@ -237,7 +237,7 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 		all[r] = store.RouteStats{}
 	}
 	now := us(s.opt.Now())
-	err := s.read(ctx, "queue stats", `SELECT o.route, o.depth, o.due, o.leased, e.received_at FROM (
+	err := s.readOn(ctx, s.probes, "queue stats", `SELECT o.route, o.depth, o.due, o.leased, e.received_at FROM (
 			SELECT route, count(*) AS depth, sum(visible_at <= ?1) AS due, sum(token <> 0 AND visible_at > ?1) AS leased, min(event_seq) AS oldest
 			FROM orphan GROUP BY route) o JOIN event e ON e.seq = o.oldest`,
 		func(sc scanner) error {
@@ -256,7 +256,7 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 
 // QueueDepth is how many orphans wait, and when the oldest was received, at O(1).
 func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, err error) {
-	err = s.read(ctx, "queue depth", `SELECT coalesce((SELECT sum(orphaned) FROM ledger), 0),
+	err = s.readOn(ctx, s.probes, "queue depth", `SELECT coalesce((SELECT sum(orphaned) FROM ledger), 0),
 		coalesce((SELECT received_at FROM event WHERE seq = (SELECT min(event_seq) FROM orphan)), 0)`, func(sc scanner) error {
 		var us int64
 		err := sc.Scan(&depth, &us)
@@ -266,17 +266,16 @@ func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, 
 	return depth, oldest, err
 }
 
-const adoptLimit = 1000 // waiting events taken in by one enrolling transaction
+const adoptLimit = 1000 // waiting events that one transaction takes in, whatever it enrolls
 
 // adopt takes the events that wait for any of the keys through the processor,
 // at most adoptLimit of them; what is left is noted and continued at once by
 // AdoptNext. The first count is how many were applied, the second how many
 // are left.
 func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
-	processed := 0
 	var rest []seqKey
 	for _, k := range keys {
-		room := adoptLimit - processed
+		room := adoptLimit - t.processed
 		seqs, err := t.waiting(tenant, k, 0, max(room, 0)+1)
 		if err != nil {
 			return adopted, left, err
@@ -298,7 +297,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 			return adopted, left, err
 		}
 		adopted += n
-		processed += len(seqs)
+		t.processed += len(seqs)
 	}
 	if len(rest) > 0 { // an event may wait for several of the keys
 		_, err = t.one(`SELECT count(DISTINCT w.event_seq) FROM b_key(?1) b
@@ -406,7 +405,7 @@ func tenantSeqColumn(c sqlite3.Context, s *tenantSeq, col int) {
 // a person) for the processor.
 func (t *tx) load(seqs []tenantSeq, by string) ([]*work, error) {
 	works := make([]*work, 0, len(seqs))
-	err := t.query(`SELECT `+eventColumns+` FROM b_seq(?1) b
+	err := t.query(`SELECT `+lightColumns+` FROM b_seq(?1) b
 		CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id
 		WHERE e.state = 'orphaned' OR (e.state = 'dead'
 			AND NOT EXISTS (SELECT 1 FROM dead_letter d WHERE d.event_seq = e.seq AND d.status = 'ignored'))`,

@@ -94,7 +94,7 @@ func TestBadEventIsIsolatedAmongNeighbours(t *testing.T) {
 						l := w.LetterOf(r.ID)
 						storetest.Same(t, "letter", []string{l.Reason, string(l.Status)}, []string{store.ReasonPoison, "dead"})
 						storetest.Same(t, "what remains", l.Event.Email, c.email)
-						if len(l.Event.Payload) == 0 {
+						if len(w.Record(r.ID).Payload) == 0 {
 							t.Error("the payload is lost")
 						}
 					case i == 5:

@@ -65,7 +65,7 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 // Ledgers reads every tenant's account, at O(tenants).
 func (s *Store) Ledgers(ctx context.Context) ([]store.Ledger, error) {
 	var all []store.Ledger
-	err := s.read(ctx, "read ledgers", ledgerQuery, func(sc scanner) error {
+	err := s.readOn(ctx, s.probes, "read ledgers", ledgerQuery, func(sc scanner) error {
 		l, _, err := scanLedger(sc)
 		all = append(all, l)
 		return err

@@ -53,6 +53,8 @@ type Options struct {
 type Store struct {
 	opt        Options
 	readers    *sql.DB
+	probes     *sql.DB       // health and gauges: never behind somebody's search
+	scans      chan struct{} // room for searches that read row by row
 	writers    *sql.DB
 	conn       *sql.Conn
 	turn       turn
@@ -67,7 +69,7 @@ type Store struct {
 
 // Open opens or makes the database and brings its schema up to date.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{opt: o, stmts: map[string]*sql.Stmt{}}
+	s := &Store{opt: o, stmts: map[string]*sql.Stmt{}, scans: make(chan struct{}, 2)}
 	s.index.size = cmp.Or(o.Generation, defaultGeneration)
 	s.tokens.Store(o.Now().UnixMicro())
 	if err := s.open(ctx); err != nil {
@@ -100,6 +102,11 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	s.readers.SetMaxOpenConns(4)
 	s.readers.SetMaxIdleConns(4)
+	if s.probes, err = driver.Open(dsn(s.opt.Path, "query_only(1)"), registerBatches); err != nil {
+		return err
+	}
+	s.probes.SetMaxOpenConns(2)
+	s.probes.SetMaxIdleConns(2)
 	if s.file, err = os.Stat(s.opt.Path); err != nil {
 		return err
 	}
@@ -195,6 +202,9 @@ func (s *Store) Close() error {
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
 	}
+	if s.probes != nil {
+		errs = append(errs, s.probes.Close())
+	}
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
 	}
@@ -213,7 +223,7 @@ func (s *Store) Ping(ctx context.Context) error {
 		return err
 	}
 	var one int
-	return s.fail("ping", s.readers.QueryRowContext(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one))
+	return s.fail("ping", s.probes.QueryRowContext(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one))
 }
 
 // Statements counts the statements run in writing transactions since the
@@ -222,13 +232,14 @@ func (s *Store) Statements() int64 { return s.statements.Load() }
 
 // tx is one writing transaction.
 type tx struct {
-	s       *Store
-	ctx     context.Context //nolint:containedctx // lives as long as the transaction it bounds
-	now     time.Time
-	adopted []store.Result // events that adoption applied, for the metrics
-	after   []func()       // what is true once the transaction is committed
-	either  []func()       // what may be done whether or not the commit went through
-	changed bool           // it wrote something
+	s         *Store
+	ctx       context.Context //nolint:containedctx // lives as long as the transaction it bounds
+	now       time.Time
+	adopted   []store.Result // events that adoption applied, for the metrics
+	after     []func()       // what is true once the transaction is committed
+	either    []func()       // what may be done whether or not the commit went through
+	changed   bool           // it wrote something
+	processed int            // waiting events that adoptions have looked at
 }
 
 // write runs fn in one transaction under the store's deadline.
@@ -371,9 +382,13 @@ func (t *tx) one(query string, args []any, dest ...any) (bool, error) {
 
 // read runs a query on the pool of readers.
 func (s *Store) read(ctx context.Context, op, query string, each func(scanner) error, args ...any) error {
+	return s.readOn(ctx, s.readers, op, query, each, args...)
+}
+
+func (s *Store) readOn(ctx context.Context, db *sql.DB, op, query string, each func(scanner) error, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
-	rows, err := s.readers.QueryContext(ctx, query, args...)
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return s.fail(op, err)
 	}

@@ -19,6 +19,8 @@ func adoptions() group {
 		"AMappedCampaignAdopts":             adoptByCampaign,
 		"MergingAdopts":                     adoptByMerge,
 		"DeadLettersAreAdopted":             adoptDead,
+		"BulkEnrollmentSharesTheBound":      adoptInBulk,
+		"RestoringALetterAdopts":            adoptOnRestore,
 		"IgnoredLettersAreNot":              adoptIgnored,
 		"RestoredLettersAreAgain":           adoptRestored,
 		"AmbiguousStaysAndSaysSo":           adoptAmbiguous,
@@ -275,4 +277,46 @@ func adoptOwn(w *World) {
 	r, err := w.Event1(other.ID, theirs.ID)
 	w.must(err)
 	Same(w.T, "state", r.State, event.Orphaned)
+}
+
+// adoptInBulk: what one transaction takes in is bounded however many contacts it
+// enrolls, and what is left follows.
+func adoptInBulk(w *World) {
+	var people []campaign.Enrollment
+	var ids []uuid.UUID
+	for i := range 5 {
+		email := fmt.Sprintf("p%d@example.com", i)
+		people = append(people, campaign.Enrollment{Email: email})
+		ids = append(ids, w.Flood(400, Address(email))...)
+	}
+	res, err := w.Enroll(w.Ctx(), w.Tenant, w.Instance, people, false, store.Idempotency{})
+	w.must(err)
+	adopted, left := 0, int64(0)
+	for _, r := range res {
+		adopted += r.Adopted
+		left += r.Adopting
+	}
+	Same(w.T, "adopted at once", adopted, 1000)
+	Same(w.T, "adopting", left, int64(1000))
+	for more := true; more; {
+		more, err = w.AdoptNext(w.Ctx(), 150)
+		w.must(err)
+	}
+	for _, id := range ids {
+		Same(w.T, "state", w.Record(id).State, event.Applied)
+	}
+}
+
+// adoptOnRestore: an enrollment that came while a letter was ignored takes its
+// event in as soon as it is restored.
+func adoptOnRestore(w *World) {
+	dead := w.Send(event.Opened, Address("ada@example.com")).ID
+	w.Spend()
+	letter := w.LetterOf(dead).ID
+	w.must(w.SetLetter(w.Ctx(), w.Tenant, letter, store.LetterDead, store.LetterIgnored, "me"))
+	ada := w.Person("ada@example.com")
+	Same(w.T, "while ignored", w.Record(dead).State, event.Dead)
+	w.must(w.SetLetter(w.Ctx(), w.Tenant, letter, store.LetterIgnored, store.LetterDead, "me"))
+	w.IsApplied(dead, ada)
+	Same(w.T, "letter", w.LetterOf(dead).Status, store.LetterReplayed)
 }

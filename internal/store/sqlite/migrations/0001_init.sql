@@ -213,7 +213,7 @@ CREATE TABLE orphan (
   visible_at INTEGER NOT NULL, -- when it may be claimed: due_at, or the end of a lease
   token      INTEGER NOT NULL  -- of the lease, 0 = none
 ) STRICT;
-CREATE INDEX orphan_visible ON orphan (route, tenant_id, visible_at);
+CREATE INDEX orphan_visible ON orphan (route, tenant_id, visible_at, token); -- covers the gauges
 
 -- What orphans and adoptable dead letters wait for.
 CREATE TABLE waiting_key (
