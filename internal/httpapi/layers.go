@@ -168,6 +168,27 @@ func (s *server) bound(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		if s.opt.MaxBodyBytes < limit && (r.ContentLength < 0 || r.ContentLength > s.opt.MaxBodyBytes) {
+			// Only a key that may use it gets more room than everybody.
+			if err := s.admit(c, c.route, r); err != nil {
+				w.Header().Set("Connection", "close")
+				s.refuse(w, r, err)
+				return
+			}
+		}
+		// Bodies in hand are bounded together: many large ones at once are told
+		// to come again, in a status that every vendor takes as just that.
+		size := limit
+		if r.ContentLength >= 0 {
+			size = r.ContentLength
+		}
+		defer s.bodies.Add(-size)
+		if s.bodies.Add(size) > maxBodies && size > smallBody {
+			w.Header().Set("Connection", "close")
+			w.Header().Set("Retry-After", "1")
+			writeProblem(w, r, newProblem(http.StatusTooManyRequests, "too many large bodies at once; try again"))
+			return
+		}
 		body, err := readBody(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
 		if err != nil {
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -183,6 +204,11 @@ func (s *server) bound(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+const (
+	maxBodies = 256 << 20 // bytes of bodies in hand at once
+	smallBody = 64 << 10  // a body that is let in all the same
+)
 
 // readBody reads to the end; an announced length saves growing, but is trusted
 // for a small buffer only.

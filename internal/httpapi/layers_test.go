@@ -206,3 +206,12 @@ func TestGuardRefuses(t *testing.T) {
 	// Webhooks are kept, not refused.
 	a.call("POST", "/webhooks/tok", `{"__proto__":1}`).want(200)
 }
+
+// TestBulkBodyNeedsAKey: who has no key gets no more room than on other routes.
+func TestBulkBodyNeedsAKey(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, nil)
+	path := "/api/campaigns/instances/" + someID + "/enrollments/bulk"
+	big := "[" + strings.Repeat(" ", 3<<20) + "]"
+	a.call("POST", path, big, "X-API-Key", "").problem(401)
+}

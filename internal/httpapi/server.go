@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -55,6 +56,7 @@ type server struct {
 	log    *slog.Logger
 	now    func() time.Time
 	mux    *http.ServeMux
+	bodies atomic.Int64      // bytes of request bodies in hand
 	routes map[string]*Route // by the pattern of the mux
 	spec   []byte            // /openapi.json
 	reader docsPage          // /docs

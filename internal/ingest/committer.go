@@ -25,6 +25,8 @@ type Store interface {
 type Options struct {
 	MaxBatch  int           // events in one transaction, 500; a larger request goes alone
 	MaxWait   time.Duration // how long Accept waits for its commit, 2 s
+	MaxBytes  int           // of payloads in one transaction, 8 MiB; a larger request goes alone
+	MaxHeld   int           // bytes of payloads that one tenant may have waiting, 128 MiB
 	MaxQueued int           // events that one tenant may have waiting, 30,000
 	Now       func() time.Time
 	Logger    *slog.Logger
@@ -53,9 +55,11 @@ type Committer struct {
 type lane struct {
 	requests []*request
 	events   int
+	bytes    int
 }
 
 type request struct {
+	bytes   int // of the payloads
 	events  []event.Event
 	results []store.Result
 	err     error
@@ -66,6 +70,12 @@ type request struct {
 func NewCommitter(st Store, o Options) *Committer {
 	if o.MaxBatch == 0 {
 		o.MaxBatch = 500
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 8 << 20
+	}
+	if o.MaxHeld == 0 {
+		o.MaxHeld = 128 << 20
 	}
 	if o.MaxWait == 0 {
 		o.MaxWait = 2 * time.Second
@@ -94,6 +104,9 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 		return nil, err
 	}
 	r := &request{events: events, done: make(chan struct{})}
+	for i := range events {
+		r.bytes += len(events[i].Payload)
+	}
 	if err := c.enqueue(r); err != nil {
 		return nil, err
 	}
@@ -151,7 +164,7 @@ func (c *Committer) enqueue(r *request) error {
 		l = &lane{}
 		c.tenants[tenant] = l
 	}
-	if l.events > 0 && l.events+len(r.events) > c.opt.MaxQueued {
+	if l.events > 0 && (l.events+len(r.events) > c.opt.MaxQueued || l.bytes+r.bytes > c.opt.MaxHeld) {
 		return &fault.Error{Kind: fault.Unavailable, Op: "accept", Msg: "too many events are waiting", RetryAfter: time.Second}
 	}
 	if len(l.requests) == 0 {
@@ -159,6 +172,7 @@ func (c *Committer) enqueue(r *request) error {
 	}
 	l.requests = append(l.requests, r)
 	l.events += len(r.events)
+	l.bytes += r.bytes
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -202,19 +216,21 @@ func (c *Committer) gather() []*request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var batch []*request
-	n := 0
+	n, bytes := 0, 0
 	for len(c.turn) > 0 {
 		tenant := c.turn[0]
 		l := c.tenants[tenant]
 		r := l.requests[0]
-		if n > 0 && n+len(r.events) > c.opt.MaxBatch {
+		if n > 0 && (n+len(r.events) > c.opt.MaxBatch || bytes+r.bytes > c.opt.MaxBytes) {
 			return batch
 		}
 		batch = append(batch, r)
 		n += len(r.events)
+		bytes += r.bytes
 		l.requests[0] = nil
 		l.requests = l.requests[1:]
 		l.events -= len(r.events)
+		l.bytes -= r.bytes
 		c.turn = c.turn[1:]
 		if len(l.requests) > 0 {
 			c.turn = append(c.turn, tenant)

@@ -399,3 +399,29 @@ func TestAcceptCompletesEvents(t *testing.T) {
 	_, err = f.Accept(t.Context(), []event.Event{e, bad})
 	storetest.Kind(t, err, fault.Invalid)
 }
+
+// TestBatchesAreBoundedByBytes: large payloads make small transactions.
+func TestBatchesAreBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	f := start(t, shut(), ingest.Options{MaxBytes: 1000})
+	big := func() []event.Event {
+		events := f.some(1)
+		events[0].Payload = make([]byte, 600)
+		return events
+	}
+	const n = 10
+	requests := []*sent{f.send(t, big()...)}
+	<-f.enter // the first transaction runs: now the others gather
+	for range n {
+		requests = append(requests, f.send(t, big()...))
+	}
+	f.leave <- struct{}{}
+	for range n {
+		<-f.enter
+		f.leave <- struct{}{}
+	}
+	for _, r := range requests {
+		r.wait(t)
+	}
+	storetest.Same(t, "largest transaction", slices.Max(f.sizes()), 1)
+}
