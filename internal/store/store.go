@@ -69,6 +69,8 @@ type Result struct {
 	NextAttemptAt time.Time // of an orphan
 	Waited        time.Duration
 	By            string // who settled it: live, adoption, retry, replay, assign
+	// Seq is set by Retry and Failed: which of the claimed events this is.
+	Seq int64
 }
 
 // Reasons an event is orphaned or dead.
@@ -137,6 +139,20 @@ type Claimed struct {
 type Claim struct {
 	Token  int64
 	Events []Claimed
+	// External is set when the lease is not the store's own (a queue beside the
+	// database gave it): then no token is compared, and that an attempt is due
+	// is what keeps two claimers from spending it twice. Attempts of its events
+	// are unknown.
+	External bool
+}
+
+// Parked is an event that waits, as a queue beside the database holds it: no
+// payload, and no instant, since that queue goes by a clock of its own.
+type Parked struct {
+	Seq    int64
+	Tenant int64
+	Route  event.Route
+	Delay  time.Duration // until its next attempt; not negative
 }
 
 // RouteStats are the depths of one route of the orphan queue.
