@@ -165,12 +165,13 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			return err
 		}
 		if n == 0 {
-			res.Outcome = event.OutcomeDuplicate
 			var id []byte
 			if _, err := t.one(`SELECT id FROM dead_letter WHERE body_key = ?1`, []any{key[:]}, &id); err != nil {
 				return err
 			}
-			res.ID = idOf(id)
+			if res.ID = idOf(id); res.ID != l.ID { // else a commit of unknown outcome is repeated
+				res.Outcome = event.OutcomeDuplicate
+			}
 			return nil
 		}
 		if _, err := t.exec(`UPDATE source SET received = received + 1, last_received_at = max(last_received_at, ?3) WHERE id = ?1 AND tenant_id = ?2`,

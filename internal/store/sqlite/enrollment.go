@@ -65,8 +65,10 @@ func (s *Store) enrollAlone(ctx context.Context, tenant int64, instance uuid.UUI
 	all := make([]store.Enrolled, len(part))
 	for i := range part {
 		err := s.write(ctx, bulk, "enroll", func(t *tx) error {
-			var err error
-			all[i], err = t.enroll(tenant, instance, &part[i], merge, store.Idempotency{})
+			err := t.openInstance(tenant, instance)
+			if err == nil {
+				all[i], err = t.enroll(tenant, instance, &part[i], merge, store.Idempotency{})
+			}
 			return err
 		})
 		if err != nil {

@@ -348,8 +348,13 @@ func (t *tx) explain(works []*work) error {
 	if len(other) == 0 {
 		return nil
 	}
-	_, err := t.exec(`UPDATE event SET reason = b.reason, detail = b.detail FROM b_settle(?1) b
+	if _, err := t.exec(`UPDATE event SET reason = b.reason, detail = b.detail FROM b_settle(?1) b
 		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id AND event.state = b.from_state`,
+		bind(other, t.settleColumn)); err != nil {
+		return err
+	}
+	_, err := t.exec(`UPDATE dead_letter SET reason = b.reason, error = b.detail FROM b_settle(?1) b
+		WHERE dead_letter.event_seq = b.seq AND dead_letter.tenant_id = b.tenant_id AND b.from_state = 'dead'`,
 		bind(other, t.settleColumn))
 	return err
 }

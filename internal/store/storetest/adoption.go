@@ -19,6 +19,7 @@ func adoptions() group {
 		"AMappedCampaignAdopts":             adoptByCampaign,
 		"MergingAdopts":                     adoptByMerge,
 		"DeadLettersAreAdopted":             adoptDead,
+		"ALetterSaysWhyItWaitsNow":          letterExplains,
 		"BulkEnrollmentSharesTheBound":      adoptInBulk,
 		"RestoringALetterAdopts":            adoptOnRestore,
 		"IgnoredLettersAreNot":              adoptIgnored,
@@ -319,4 +320,18 @@ func adoptOnRestore(w *World) {
 	w.must(w.SetLetter(w.Ctx(), w.Tenant, letter, store.LetterIgnored, store.LetterDead, "me"))
 	w.IsApplied(dead, ada)
 	Same(w.T, "letter", w.LetterOf(dead).Status, store.LetterReplayed)
+}
+
+// letterExplains: a letter says why its event waits now, not why it once did.
+func letterExplains(w *World) {
+	dead := w.Send(event.Opened, Address("ada@example.com")).ID
+	w.Spend()
+	letter := w.LetterOf(dead).ID
+	w.must(w.SetLetter(w.Ctx(), w.Tenant, letter, store.LetterDead, store.LetterIgnored, "me"))
+	_, second := w.Campaign(w.Tenant, nil)
+	w.Person("ada@example.com")
+	w.Join(second, campaign.Enrollment{Email: "ada@example.com"})
+	w.must(w.SetLetter(w.Ctx(), w.Tenant, letter, store.LetterIgnored, store.LetterDead, "me"))
+	Same(w.T, "event", w.Record(dead).Reason, store.ReasonAmbiguous)
+	Same(w.T, "letter", w.LetterOf(dead).Reason, store.ReasonAmbiguous)
 }

@@ -132,6 +132,9 @@ func letterBody(w *World) {
 	res, err := w.CommitBody(w.Ctx(), body)
 	w.must(err)
 	Same(w.T, "outcome", res.Outcome, event.OutcomeDead)
+	res, err = w.CommitBody(w.Ctx(), body)
+	w.must(err)
+	Same(w.T, "the same commit repeated", res.Outcome, event.OutcomeDead)
 	again := body
 	again.ID = uuid.Must(uuid.NewV7())
 	res, err = w.CommitBody(w.Ctx(), again)
