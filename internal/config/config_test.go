@@ -24,7 +24,7 @@ const base64Key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c := load(t, nil)
-	got := fmt.Sprint(c.Addr(), " ", c.AppEnv, " ", c.DatabaseURL, " ", c.SQLitePath(), " ", c.BatchSize, " ", c.RetrySchedule, " ",
+	got := fmt.Sprint(c.Addr(), " ", c.AppEnv, " ", c.DatabaseURL.Reveal(), " ", c.SQLitePath(), " ", c.BatchSize, " ", c.RetrySchedule, " ",
 		c.TxTimeout, " ", c.ShutdownTimeout, " ", c.MaxBodyBytes, " ", c.PublicURL, " ", c.LogLevel, " ", c.LogFormat, " ",
 		len(c.APIKey), len(c.SecretsKey), len(c.MetricsAddr), len(c.Warnings), c.Development())
 	want := "127.0.0.1:3000 production sqlite:tallyhook.db tallyhook.db 50 [5s 15s 1m0s 5m0s 15m0s 1h0m0s] " +
@@ -53,7 +53,16 @@ func TestGoodValues(t *testing.T) {
 		"DevelopmentAndJSON": {[]string{"APP_ENV=development", "LOG_FORMAT=json"}, func(c config.Config) any { return c.LogFormat }, "json"},
 		"Level":              {[]string{"LOG_LEVEL=WARN"}, func(c config.Config) any { return c.LogLevel }, slog.LevelWarn},
 		"Absolute":           {[]string{"DATABASE_URL=sqlite:/a/b.db"}, func(c config.Config) any { return c.SQLitePath() }, "/a/b.db"},
-		"AbsoluteAsURL":      {[]string{"DATABASE_URL=sqlite:///a/b.db"}, func(c config.Config) any { return c.DatabaseURL }, "sqlite:/a/b.db"},
+		"AbsoluteAsURL":      {[]string{"DATABASE_URL=sqlite:///a/b.db"}, func(c config.Config) any { return c.DatabaseURL.Reveal() }, "sqlite:/a/b.db"},
+		"Postgres": {
+			[]string{"DATABASE_URL=postgres://u:p@h:5432/db?sslmode=require", "SECRETS_KEY=" + goodKey},
+			func(c config.Config) any { return fmt.Sprint(c.DatabaseURL.Reveal(), c.SQLitePath(), c.Postgres()) },
+			"postgres://u:p@h:5432/db?sslmode=requiretrue",
+		},
+		"RedisURL":          {[]string{"REDIS_URL=rediss://:p@h:6379/1", "REDIS_HOST=other"}, redisURL, "rediss://:p@h:6379/1"},
+		"RedisParts":        {[]string{"REDIS_HOST=h", "REDIS_PORT=6380", "REDIS_PASSWORD=a:b"}, redisURL, "redis://:a%3Ab@h:6380"},
+		"RedisHostAlone":    {[]string{"REDIS_HOST=::1"}, redisURL, "redis://[::1]:6379"},
+		"RedisOfKubernetes": {[]string{"REDIS_PORT=tcp://10.0.0.1:6379"}, func(c config.Config) any { return fmt.Sprint(c.RedisURL.Reveal(), len(c.Warnings)) }, "1"},
 		"Schedule": {
 			[]string{"RETRY_SCHEDULE=50ms, 1s"},
 			func(c config.Config) any { return c.RetrySchedule },
@@ -123,7 +132,8 @@ func TestBadValues(t *testing.T) {
 		"PublicURLScheme":  {env: []string{"PUBLIC_URL=ftp://a.example"}, want: []string{"PUBLIC_URL", "http or https"}},
 		"PublicURLQuery":   {env: []string{"PUBLIC_URL=https://a.example/?x=1"}, want: []string{"PUBLIC_URL"}},
 		"PublicURLNoHost":  {env: []string{"PUBLIC_URL=events.example.com"}, want: []string{"PUBLIC_URL"}},
-		"Postgres":         {env: []string{"DATABASE_URL=postgres://u:hunter2@h/db"}, want: []string{"DATABASE_URL", "not in this release"}},
+		"PostgresNoKey":    {env: []string{"DATABASE_URL=postgres://u:hunter2@h/db"}, want: []string{"SECRETS_KEY", "openssl"}},
+		"PostgresNoName":   {env: []string{"DATABASE_URL=postgres://u:hunter2@h"}, want: []string{"DATABASE_URL", "postgres://USER"}},
 		"Memory":           {env: []string{"DATABASE_URL=sqlite::memory:"}, want: []string{"DATABASE_URL", "not durable"}},
 		"NoPath":           {env: []string{"DATABASE_URL=sqlite:"}, want: []string{"DATABASE_URL"}},
 		"TwoSlashes":       {env: []string{"DATABASE_URL=sqlite://tallyhook.db"}, want: []string{"DATABASE_URL", "sqlite:PATH"}},
@@ -134,8 +144,8 @@ func TestBadValues(t *testing.T) {
 		"Contradiction":    {env: []string{"PORT=1", "TALLYHOOK_PORT=2"}, want: []string{"TALLYHOOK_PORT and PORT"}},
 		"UnknownPrefixed":  {env: []string{"TALLYHOOK_PROT=1"}, want: []string{"TALLYHOOK_PROT", "no such setting"}},
 		"FileOfNoSecret":   {env: []string{"TALLYHOOK_PORT_FILE=/x"}, want: []string{"TALLYHOOK_PORT_FILE"}},
-		"Redis":            {env: []string{"REDIS_URL=redis://:hunter2@h"}, want: []string{"REDIS_URL", "does not have it yet"}},
-		"Spool":            {env: []string{"TALLYHOOK_SPOOL_DIR=/x"}, want: []string{"TALLYHOOK_SPOOL_DIR", "does not have it yet"}},
+		"Redis":            {env: []string{"REDIS_URL=http://:hunter2@h"}, want: []string{"REDIS_URL", "rediss://"}},
+		"RedisPort":        {env: []string{"REDIS_PORT=0"}, want: []string{"REDIS_PORT"}},
 		"TLSCert":          {env: []string{"TLS_CERT=/x"}, want: []string{"TLS_CERT"}},
 		"TLSKey":           {env: []string{"TLS_KEY=/x"}, want: []string{"TLS_KEY"}},
 		"NoSuchFile":       {env: []string{"API_KEY_FILE=/no/such/file"}, want: []string{"API_KEY_FILE", "cannot be read"}},
@@ -257,6 +267,24 @@ func TestTableIsComplete(t *testing.T) {
 			t.Errorf("%s has no example", s.Name)
 		}
 		load(t, nil, config.Prefix+s.Name+"="+s.Example)
+	}
+}
+
+func redisURL(c config.Config) any { return c.RedisURL.Reveal() }
+
+// TestURLsAreShownWithoutPasswords: an operator must see which database it is.
+func TestURLsAreShownWithoutPasswords(t *testing.T) {
+	t.Parallel()
+	c := load(t, nil, "DATABASE_URL=postgres://u:hunter2@h/db", "REDIS_HOST=r", "REDIS_PASSWORD=hunter3", "SECRETS_KEY="+goodKey)
+	got := map[string]string{}
+	for _, l := range c.Describe() {
+		got[l.Name] = l.Value
+	}
+	if got["DATABASE_URL"] != "postgres://u:xxxxx@h/db" || got["REDIS_URL"] != "redis://:xxxxx@r:6379" || got["REDIS_PASSWORD"] != "(secret)" {
+		t.Errorf("got %v", got)
+	}
+	if all := fmt.Sprintf("%v %+v", c, c); strings.Contains(all, "hunter") {
+		t.Errorf("a password is shown: %s", all)
 	}
 }
 

@@ -36,6 +36,9 @@ type Setting struct {
 	Example  string // for .env.example
 	Audience string // "production", "development" or "test"
 
+	// shown is what may be shown of a secret. nil: a mask.
+	shown func(string) string
+
 	// set takes the text into a Config; false: not allowed. It sees what the
 	// rows above it have set. nil: the server does not read this one.
 	set func(*Config, string) bool
@@ -64,12 +67,49 @@ func Settings() []Setting {
 			set:     setPublicURL,
 		},
 		{
-			Name: "DATABASE_URL", Flag: "database-url", Default: "sqlite:tallyhook.db", Audience: forProduction,
-			Example: "sqlite:/var/lib/tallyhook/tallyhook.db",
-			Help: "Where events are kept: sqlite: and the path of a file, which is made when missing. " +
-				"PostgreSQL comes in a later release.",
-			Allowed: "sqlite:PATH with the path of a file (postgres:// is not in this release, and memory is not durable)",
-			set:     setDatabase,
+			Name: "DATABASE_URL", Flag: "database-url", Default: "sqlite:tallyhook.db", Secret: true, Audience: forProduction,
+			Help: "Where events are kept: sqlite: and the path of a file, which is made when missing, or the postgres:// URL of a " +
+				"PostgreSQL database (14 or later), which several replicas may share.",
+			Allowed: "sqlite:PATH with the path of a file (memory is not durable), or postgres://USER:PASSWORD@HOST:PORT/NAME",
+			set:     setDatabase, shown: withoutPassword,
+		},
+		{
+			Name: "REDIS_HOST", Flag: "redis-host", Audience: forProduction, Example: "redis.internal",
+			Help:    "Host of Redis, where no REDIS_URL is set.",
+			Allowed: "an IP address or a host name, without a port",
+			set:     func(c *Config, v string) bool { c.redis.host = unbracket(v); return v == "" || validHost(c.redis.host) },
+		},
+		{
+			Name: "REDIS_PORT", Flag: "redis-port", Default: "6379", Audience: forProduction, Example: "6380",
+			Help:    "Port of REDIS_HOST. An address such as tcp://10.0.0.1:6379, which Kubernetes injects, is ignored.",
+			Allowed: "a whole number from 1 to 65535",
+			set:     whole(func(c *Config, n int64) { c.redis.port = int(n) }, 1, 65535),
+		},
+		{
+			Name: "REDIS_PASSWORD", Flag: "redis-password", Secret: true, Audience: forProduction,
+			Help:    "Password of REDIS_HOST. Prefer REDIS_PASSWORD_FILE: a flag shows in the process list.",
+			Allowed: "any text",
+			set:     func(c *Config, v string) bool { c.redis.password = v; return true },
+		},
+		{
+			Name: "REDIS_URL", Flag: "redis-url", Secret: true, Audience: forProduction,
+			Help: "Redis 7 or Valkey, for the retry schedule of several replicas; none: the schedule is in the database alone. " +
+				"Nothing is lost with it: the database stays the truth.",
+			Allowed: "redis:// or rediss:// with HOST:PORT, and further nodes as ?addr=HOST:PORT for a cluster, or ?master_set=NAME for Sentinel",
+			set:     setRedis,
+		},
+		{
+			Name: "SPOOL_DIR", Flag: "spool-dir", Audience: forProduction, Example: "/var/lib/tallyhook/spool",
+			Help: "Folder where accepted events wait while the database is away; it must be durable, and of this replica alone. " +
+				"None: such events are refused with 503 then.",
+			Allowed: "the path of a folder, which is made when missing",
+			set:     func(c *Config, v string) bool { c.SpoolDir = v; return !strings.Contains(v, "\x00") },
+		},
+		{
+			Name: "SPOOL_MAX_BYTES", Flag: "spool-max-bytes", Default: "1073741824", Audience: forProduction, Example: "4294967296",
+			Help:    "Bound of the spool, in bytes; when it is reached, events are refused with 503.",
+			Allowed: "a whole number of bytes from 1048576 (1 MiB)",
+			set:     whole(func(c *Config, n int64) { c.SpoolMaxBytes = n }, 1<<20, 1<<62),
 		},
 		{
 			Name: "API_KEY", Flag: "api-key", Secret: true, Audience: forProduction,
@@ -87,7 +127,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "SECRETS_KEY", Flag: "secrets-key", Secret: true, Audience: forProduction,
-			Help: "Encrypts the secrets of sources at rest. None given: a key file of mode 0600 is made beside the " +
+			Help: "Encrypts the secrets of sources at rest; required with PostgreSQL. None given: a key file of mode 0600 is made beside the " +
 				"SQLite database; keep a copy of it. Prefer SECRETS_KEY_FILE: a flag shows in the process list.",
 			Allowed: "32 bytes in base64 or hex; openssl rand -base64 32 makes one",
 			set: func(c *Config, v string) bool {
@@ -205,10 +245,15 @@ func setSchedule(c *Config, v string) bool {
 	return len(parts) <= 50
 }
 
-// setDatabase takes sqlite:PATH, and sqlite:///PATH as other tools write an
-// absolute one. sqlite://NAME would mean /NAME by the letter and NAME by
-// intent, so it is refused.
+// setDatabase takes postgres:// URLs, sqlite:PATH, and sqlite:///PATH as other
+// tools write an absolute one. sqlite://NAME would mean /NAME by the letter and
+// NAME by intent, so it is refused.
 func setDatabase(c *Config, v string) bool {
+	if strings.HasPrefix(v, "postgres://") || strings.HasPrefix(v, "postgresql://") {
+		c.DatabaseURL = Secret(v)
+		u, err := url.Parse(v)
+		return err == nil && u.Fragment == "" && len(u.Path) > 1 && (u.Host != "" || u.Query().Get("host") != "")
+	}
 	path, ok := strings.CutPrefix(v, sqliteScheme)
 	if !ok {
 		return false
@@ -221,8 +266,40 @@ func setDatabase(c *Config, v string) bool {
 	if path == "" || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "?#\x00") || strings.HasPrefix(path, ":memory:") {
 		return false
 	}
-	c.DatabaseURL = sqliteScheme + filepath.Clean(path)
+	c.DatabaseURL = Secret(sqliteScheme + filepath.Clean(path))
 	return true
+}
+
+// redisParts are the settings of Redis where no URL is given.
+type redisParts struct {
+	host     string
+	port     int
+	password string
+}
+
+func setRedis(c *Config, v string) bool {
+	if v == "" && c.redis.host != "" {
+		u := url.URL{Scheme: "redis", Host: net.JoinHostPort(c.redis.host, strconv.Itoa(c.redis.port))}
+		if c.redis.password != "" {
+			u.User = url.UserPassword("", c.redis.password)
+		}
+		v = u.String()
+	}
+	c.RedisURL = Secret(v)
+	if v == "" {
+		return true
+	}
+	u, err := url.Parse(v)
+	return err == nil && u.Fragment == "" && u.Host != "" && (u.Scheme == "redis" || u.Scheme == "rediss")
+}
+
+// withoutPassword shows a URL with its password masked.
+func withoutPassword(v string) string {
+	u, err := url.Parse(v)
+	if err != nil || u.Query().Has("password") {
+		return Secret(v).mask()
+	}
+	return u.Redacted()
 }
 
 func setPublicURL(c *Config, v string) bool {
