@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -98,10 +97,7 @@ func keyToPaste(a *app.App) string {
 // the key, and three lines that work when pasted.
 func welcome(w io.Writer, a *app.App, took time.Duration) error {
 	cfg := a.Config()
-	data, err := filepath.Abs(cfg.SQLitePath())
-	if err != nil {
-		data = cfg.SQLitePath()
-	}
+	data := a.Data()
 	key := keyToPaste(a)
 	keyLine := "in the store already; it was shown when it was made (a new one: set API_KEY)"
 	switch {
@@ -110,7 +106,7 @@ func welcome(w io.Writer, a *app.App, took time.Duration) error {
 	case cfg.APIKey.Reveal() != "":
 		keyLine = "the one in API_KEY"
 	}
-	_, err = fmt.Fprintf(w, `
+	_, err := fmt.Fprintf(w, `
 Tallyhook %s is ready in %d ms
   listening on  %s
   data in       %s

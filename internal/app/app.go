@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,6 @@ import (
 	"tallyhook/internal/provider"
 	"tallyhook/internal/report"
 	"tallyhook/internal/store"
-	"tallyhook/internal/store/sqlite"
 	"tallyhook/internal/telemetry"
 )
 
@@ -43,7 +41,7 @@ type App struct {
 	registry *prometheus.Registry
 	metrics  *telemetry.Metrics
 
-	store     *sqlite.Store
+	store     *engine
 	access    *access.Service
 	committer *ingest.Committer
 	receiver  *ingest.Receiver
@@ -118,20 +116,9 @@ func (a *App) unlisten() error {
 }
 
 func (a *App) open(ctx context.Context) error {
-	path := a.cfg.SQLitePath()
-	_, err := os.Stat(path)
-	existed := err == nil
-	if dir := filepath.Dir(path); dir != "." {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make the folder of DATABASE_URL: %w", err)
-		}
-	}
-	a.store, err = sqlite.Open(ctx, sqlite.Options{
-		Serve: true,
-		Path:  path, TxTimeout: a.cfg.TxTimeout, Now: time.Now,
-		Delay: orphan.Schedule(a.cfg.RetrySchedule).Delay, Adopted: a.adopted,
-	})
-	if err != nil {
+	existed := missing(a.cfg) == nil
+	var err error
+	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted}); err != nil {
 		return err
 	}
 	if err := a.unlock(ctx, existed); err != nil {
@@ -252,6 +239,10 @@ func (a *App) URL() string { return "http://" + a.listener.Addr().String() }
 
 // Config is the configuration in force, with what was decided at the start.
 func (a *App) Config() config.Config { return a.cfg }
+
+// Data is where the data is: the absolute path of the file, or the URL of the
+// database without its password.
+func (a *App) Data() string { return a.store.where }
 
 // AdminKey is the key that was made at the first start; empty at later ones.
 func (a *App) AdminKey() string { return a.adminKey }

@@ -24,21 +24,21 @@ func (a *App) Health(ctx context.Context) httpapi.HealthReport {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	h := httpapi.HealthReport{Status: "healthy", Version: a.version, Components: map[string]map[string]any{
-		"database": {"status": "up", "engine": "sqlite"},
+		"database": {"status": "up", "engine": a.store.name},
 		"redis":    {"status": "disabled", "detail": "no REDIS_URL is set; the queue is in the database"},
 		"queue":    {"status": "up", "backend": "sql"},
 	}}
 	start := time.Now()
 	if err := a.store.Ping(ctx); err != nil {
 		h.Status = "unhealthy"
-		h.Components["database"] = map[string]any{"status": "down", "engine": "sqlite", "detail": "the database does not answer; nothing is accepted until it does"}
+		h.Components["database"] = map[string]any{"status": "down", "engine": a.store.name, "detail": "the database does not answer; nothing is accepted until it does"}
 		h.Components["queue"] = map[string]any{"status": "down", "backend": "sql", "detail": "the queue is in the database"}
 		return h
 	}
-	if since, _, ok := a.store.Refusing(); !ok {
+	if since, _, ok := a.store.refusing(); !ok {
 		h.Status = "unhealthy"
 		h.Components["database"] = map[string]any{
-			"status": "down", "engine": "sqlite", "since": since.UTC().Format(time.RFC3339),
+			"status": "down", "engine": a.store.name, "since": since.UTC().Format(time.RFC3339),
 			"detail": "the database can be read but refuses writes (a full disk, a lock held by another program): nothing is accepted; see the log",
 		}
 		h.Components["queue"]["status"], h.Components["queue"]["detail"] = "degraded", "it can be read; nothing is retried until the database takes writes"
@@ -93,7 +93,7 @@ func (a *App) snapshot() (telemetry.Snapshot, error) {
 func (a *App) probe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	if _, err, ok := a.store.Refusing(); !ok {
+	if _, err, ok := a.store.refusing(); !ok {
 		return err
 	}
 	return a.store.Ping(ctx)

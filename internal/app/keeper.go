@@ -43,7 +43,7 @@ func startKeeper(a *App) *keeper {
 	}
 	every(indexEvery, "index events", func(c context.Context) error {
 		for ctx.Err() == nil {
-			more, err := a.store.IndexNext(c, indexBatch)
+			more, err := a.store.index(c, indexBatch)
 			if err != nil || !more {
 				return err
 			}
@@ -51,10 +51,10 @@ func startKeeper(a *App) *keeper {
 		return nil
 	})
 	every(probeEvery, "probe database", func(c context.Context) error {
-		if _, _, ok := a.store.Refusing(); ok {
+		if _, _, ok := a.store.refusing(); ok {
 			return nil
 		}
-		return a.store.Probe(c)
+		return a.store.probe(c)
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
 	return k

@@ -4,25 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"time"
 
 	"tallyhook/internal/config"
-	"tallyhook/internal/orphan"
-	"tallyhook/internal/store/sqlite"
 )
-
-func openStore(ctx context.Context, cfg config.Config) (*sqlite.Store, error) {
-	return sqlite.Open(ctx, sqlite.Options{
-		Path: cfg.SQLitePath(), TxTimeout: cfg.TxTimeout, Now: time.Now, Delay: orphan.Schedule(cfg.RetrySchedule).Delay,
-	})
-}
 
 // Migrate lists the steps of the schema, after applying what is pending when
 // up is set.
-func Migrate(ctx context.Context, cfg config.Config, up bool) ([]sqlite.Migration, error) {
+func Migrate(ctx context.Context, cfg config.Config, up bool) ([]Migration, error) {
 	if up {
-		st, err := openStore(ctx, cfg)
+		st, err := openEngine(ctx, cfg, false, hooks{})
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +20,7 @@ func Migrate(ctx context.Context, cfg config.Config, up bool) ([]sqlite.Migratio
 			return nil, err
 		}
 	}
-	return sqlite.Migrations(ctx, cfg.SQLitePath())
+	return migrations(ctx, cfg)
 }
 
 // Check is one finding of the doctor.
@@ -47,19 +37,19 @@ func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) 
 	for _, w := range cfg.Warnings {
 		checks = append(checks, Check{"settings", true, "warning: " + w})
 	}
-	if _, err := os.Stat(cfg.SQLitePath()); err != nil {
-		return append(checks, Check{"database", false, fmt.Sprintf("%s is not there; tallyhook serve makes it", cfg.SQLitePath())}), nil
+	if err := missing(cfg); err != nil {
+		return append(checks, Check{"database", false, err.Error()}), nil
 	}
-	st, err := openStore(ctx, cfg)
+	st, err := openEngine(ctx, cfg, false, hooks{})
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	steps, err := sqlite.Migrations(ctx, cfg.SQLitePath())
+	steps, err := migrations(ctx, cfg)
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
-	checks = append(checks, Check{"database", true, fmt.Sprintf("%s, schema at step %d", cfg.SQLitePath(), len(steps))})
+	checks = append(checks, Check{"database", true, fmt.Sprintf("%s, schema at step %d", st.where, len(steps))})
 	b, err := st.Balance(ctx)
 	if err != nil {
 		return append(checks, Check{"balance", false, err.Error()}), nil
