@@ -36,5 +36,7 @@ func (c *Counts) Add(r store.Result) {
 		c.Ignored++
 	case event.OutcomeDead:
 		c.Dead++
+	case event.OutcomeSpooled:
+		c.Spooled++
 	}
 }
