@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -25,7 +26,13 @@ import (
 	"tallyhook/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		child(dir, os.Getenv(childTask))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func open(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
