@@ -50,8 +50,12 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 	}
 	hash := sha256.Sum256([]byte(token))
 	o, ok, err := s.byToken.find(hash, s.now(), "read source", func() (Opened, error) {
-		return s.openRow(s.store.SourceByToken(ctx, hash))
+		return s.openRow(ask(ctx, s, func(ctx context.Context) (store.Source, error) { return s.store.SourceByToken(ctx, hash) }))
 	})
+	if err != nil {
+		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byToken[hash]; return i, ok }, err)
+		ok = true
+	}
 	return found(o, ok, err)
 }
 
@@ -59,8 +63,12 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 // SourceByToken. It is for requests that are signed for the source.
 func (s *Service) OpenSource(ctx context.Context, id uuid.UUID) (Opened, error) {
 	o, ok, err := s.byID.find(id, s.now(), "read source", func() (Opened, error) {
-		return s.openRow(s.store.SourceByID(ctx, id))
+		return s.openRow(ask(ctx, s, func(ctx context.Context) (store.Source, error) { return s.store.SourceByID(ctx, id) }))
 	})
+	if err != nil {
+		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byID[id]; return i, ok }, err)
+		ok = true
+	}
 	return found(o, ok, err)
 }
 
@@ -298,6 +306,7 @@ func (s *Service) row(ctx context.Context, tenant int64, id uuid.UUID) (store.So
 }
 
 func (s *Service) forgetSource(id uuid.UUID) {
+	s.change()
 	s.byToken.forget(func(_ [32]byte, o Opened) bool { return o.ID == id }, func([32]byte) bool { return false })
 	s.byID.forget(func(k uuid.UUID, _ Opened) bool { return k == id }, func(k uuid.UUID) bool { return k == id })
 }

@@ -60,6 +60,7 @@ func mayImport() []rule {
 		// What every store speaks, and the stores.
 		{store, kindCore, []string{fault, event, campaign, uuid}},
 		{"internal/store/sqlite", kindAdapter, []string{fault, event, campaign, store, uuid, json, jsontext, sqlite, goose}},
+		{"internal/store/spool", kindAdapter, []string{fault, event, store, uuid, sqlite}},
 		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
 

@@ -126,6 +126,7 @@ const (
 	Orphaned State = "orphaned"
 	Dead     State = "dead"
 	Ignored  State = "ignored"
+	Spooled  State = "spooled"
 )
 
 // Outcome is what became of one submitted event.
@@ -139,6 +140,7 @@ const (
 	OutcomeDuplicate Outcome = "duplicate"
 	OutcomeIgnored   Outcome = "ignored"
 	OutcomeDead      Outcome = "dead"
+	OutcomeSpooled   Outcome = "spooled" // durable beside the database, which is away
 )
 
 // Limits of one event's fields, in bytes.

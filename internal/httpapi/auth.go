@@ -51,6 +51,9 @@ func (s *server) admit(c *call, route *Route, r *http.Request) error {
 	c.who = who
 	if route.Class == classScope || route.Class == classSigned {
 		if !who.Has(route.Scope) {
+			if who.Away { // what else the key may do stands in the database
+				return fault.New(fault.Unavailable, "the database is away: until it is back, events are accepted and nothing else is served")
+			}
 			s.authFailure("scope")
 			return fault.New(fault.Forbidden, "the API key does not have the scope %s", route.Scope)
 		}

@@ -55,7 +55,7 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 		EventsReceived: counter("events_received_total",
 			"Events taken in and made durable, duplicates included, by provider.", "provider"),
 		Events: counter("events_total",
-			"Events by provider and first outcome: applied, orphaned, duplicate, ignored, dead.", "provider", "outcome"),
+			"Events by provider and first outcome: applied, orphaned, duplicate, ignored, dead, spooled. A spooled event counts again with what its replay made of it.", "provider", "outcome"),
 		WebhooksRejected: counter("webhooks_rejected_total",
 			"Webhook requests refused before anything was stored, by provider and reason.", "provider", "reason"),
 

@@ -153,14 +153,19 @@ func (t *tx) meet(works []*work) error {
 }
 
 // CommitBody keeps an authentic body that could not be read as a dead letter.
-// The same body of the same source again is the same letter.
+// The same body of the same source again is the same letter. It was received
+// when the letter says so, else now.
 func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, error) {
 	res := store.Result{ID: l.ID, Outcome: event.OutcomeDead, State: event.Dead, Reason: l.Reason, Detail: l.Error}
 	err := s.write(ctx, live, "keep body", func(t *tx) error {
 		key := event.HashOf("body", l.SourceID.String(), string(l.Body))
+		received := l.FirstReceivedAt
+		if received.IsZero() {
+			received = t.now
+		}
 		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'dead', 0, ?7, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING`,
-			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(t.now), key[:], l.Body, encodeHeaders(l.Headers))
+			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), key[:], l.Body, encodeHeaders(l.Headers))
 		if err != nil {
 			return err
 		}
@@ -175,7 +180,7 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			return nil
 		}
 		if _, err := t.exec(`UPDATE source SET received = received + 1, last_received_at = max(last_received_at, ?3) WHERE id = ?1 AND tenant_id = ?2`,
-			l.SourceID[:], l.Tenant, us(t.now)); err != nil {
+			l.SourceID[:], l.Tenant, us(received)); err != nil {
 			return err
 		}
 		_, err = t.exec(`INSERT INTO ledger (tenant_id, undecodable) VALUES (?1, 1)

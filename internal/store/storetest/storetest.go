@@ -102,6 +102,7 @@ type Access interface {
 	CreateKey(ctx context.Context, k store.Key) error
 	KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 	Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error)
+	AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error)
 	RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 	CountKeys(ctx context.Context) (int64, error)
 	TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error
@@ -111,6 +112,7 @@ type Access interface {
 	SourceByID(ctx context.Context, id uuid.UUID) (store.Source, error)
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
+	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
 	UpdateSource(ctx context.Context, s store.Source) error
 	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 
