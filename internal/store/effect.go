@@ -60,6 +60,11 @@ func NewEffects() *Effects {
 	}
 }
 
+// Empty tells whether there is nothing to write.
+func (x *Effects) Empty() bool {
+	return len(x.Facts)+len(x.Counters)+len(x.Suppressions)+len(x.Ledgers) == 0
+}
+
 // Ledger is the tenant's account, made when needed.
 func (x *Effects) Ledger(tenant int64) *Ledger {
 	l := x.Ledgers[tenant]
