@@ -74,13 +74,9 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 // eachFunc runs a query and hands its rows out.
 type eachFunc func(query string, fn func(scanner) error, args ...any) error
 
-// snapshot runs queries that all see the database as of one moment. The
-// context's deadline is the only one.
+// snapshot runs queries that all see the database as of one moment.
 func (s *Store) snapshot(ctx context.Context, op string, fn func(each eachFunc) error) error {
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(pg pgx.Tx) error {
-		if _, err := pg.Exec(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
-			return err
-		}
 		return fn(func(query string, fn func(scanner) error, args ...any) error {
 			rows, err := pg.Query(ctx, query, args...)
 			if err != nil {
@@ -121,6 +117,9 @@ func scanLedger(sc scanner) (store.Ledger, uuid.UUID, error) {
 func (s *Store) Balance(ctx context.Context) (store.Balance, error) {
 	r := recount{index: map[int64]int{}}
 	err := s.snapshot(ctx, "balance", func(each eachFunc) error {
+		if err := each(`SET LOCAL statement_timeout = 0`, nil); err != nil { // the caller's deadline is the only one
+			return err
+		}
 		if err := r.ledgers(each); err != nil {
 			return err
 		}
