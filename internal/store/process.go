@@ -143,9 +143,8 @@ func Process(s Steps, r Rules, works []*Work) error {
 	if err := match(s, works); err != nil {
 		return err
 	}
-	limit := r.Limit()
 	for _, w := range works {
-		r.decide(w, limit)
+		r.decide(w)
 	}
 	if err := insert(s, works); err != nil {
 		return err
@@ -188,7 +187,7 @@ func (x *Effects) account(w *Work) {
 }
 
 // decide turns a match into the state an event goes to.
-func (r Rules) decide(w *Work, limit int) {
+func (r Rules) decide(w *Work) {
 	w.Result = Result{ID: w.Event.ID, By: w.By}
 	switch {
 	case w.Bury != "":
@@ -201,7 +200,7 @@ func (r Rules) decide(w *Work, limit int) {
 		w.To = event.Applied
 		w.Result.Outcome, w.Result.Enrollment = event.OutcomeApplied, w.Decision.Enrollment
 		w.Result.Waited = max(0, r.Now.Sub(w.Event.ReceivedAt))
-	case w.By == ByRetry && w.Attempts+1 >= limit:
+	case w.By == ByRetry && r.last(w.Attempts):
 		w.To = event.Dead
 		w.Result.Outcome = event.OutcomeDead
 	case w.By == ByAdoption && w.From == event.Dead:
@@ -212,6 +211,12 @@ func (r Rules) decide(w *Work, limit int) {
 		w.Result.Outcome = event.OutcomeOrphaned
 	}
 	w.Result.State, w.Result.Reason, w.Result.Detail = w.To, w.Decision.Reason, w.Decision.Detail
+}
+
+// last tells whether the next attempt is the schedule's last, when so many are spent.
+func (r Rules) last(spent int) bool {
+	_, more := r.Delay(spent + 1)
+	return !more
 }
 
 func insert(s Steps, works []*Work) error {
