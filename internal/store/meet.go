@@ -31,7 +31,7 @@ func NewMeetings() *Meetings {
 // first tells its id, state, reason and enrollment. Meeting one's own id is
 // the retry of a commit, not a duplicate.
 func (m *Meetings) Meet(w *Work, seq int64, first Result) {
-	w.Result = first
+	w.Result, w.Result.Seq = first, 0
 	if first.ID == w.Event.ID {
 		w.Result.Outcome, w.Again = event.Outcome(first.State), true
 		return
