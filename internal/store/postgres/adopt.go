@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 
 	"tallyhook/internal/event"
@@ -35,10 +36,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 		return 0, 0, nil
 	}
 	if t.added == nil {
-		t.added = map[keyRef]bool{}
-	}
-	for _, k := range keys {
-		t.added[keyRef{tenant, k}] = true
+		t.added = map[keyRef]int64{}
 	}
 	room := max(adoptLimit-t.processed, 0)
 	waiting, err := t.waiting(tenant, keys, room+1)
@@ -58,7 +56,9 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 			taken[seq] = true
 			after = seq
 		}
-		if full {
+		t.added[keyRef{tenant, keys[i]}] = math.MaxInt64
+		if full { // what comes after is AdoptNext's, and in time for it
+			t.added[keyRef{tenant, keys[i]}] = after
 			restKeys, restAfter = append(restKeys, keys[i][:]), append(restAfter, after)
 		}
 	}

@@ -115,7 +115,7 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 		return nil, err
 	}
 	all := []store.Moment{{At: r.ReceivedAt, What: "received", Detail: "from " + r.Provider}}
-	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = $1 AND tenant_id = $2 ORDER BY at`,
+	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = $1 AND tenant_id = $2 ORDER BY at, what`,
 		func(sc scanner) error {
 			var m store.Moment
 			var us int64

@@ -56,7 +56,7 @@ func (s *Store) look(ctx context.Context, first *tx) {
 }
 
 // missed reads what waits for the keys, as many events as an adoption takes in.
-func (t *tx) missed(added map[keyRef]bool) ([]*store.Work, error) {
+func (t *tx) missed(added map[keyRef]int64) ([]*store.Work, error) {
 	if len(added) == 0 {
 		return nil, nil
 	}
@@ -66,14 +66,16 @@ func (t *tx) missed(added map[keyRef]bool) ([]*store.Work, error) {
 	}
 	slices.SortFunc(refs, func(a, b keyRef) int { return bytes.Compare(a.key[:], b.key[:]) })
 	var seqs []tenantSeq
-	err := t.query(`SELECT DISTINCT w.tenant_id, w.event_seq FROM unnest($1::bigint[], $2::bytea[]) AS b(tenant_id, key)
-		CROSS JOIN LATERAL (SELECT tenant_id, event_seq FROM waiting_key WHERE tenant_id = b.tenant_id AND key = b.key ORDER BY event_seq LIMIT $3) w
-		LIMIT $3`, func(sc scanner) error {
+	err := t.query(`SELECT DISTINCT w.tenant_id, w.event_seq FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS b(tenant_id, key, until)
+		CROSS JOIN LATERAL (SELECT tenant_id, event_seq FROM waiting_key WHERE tenant_id = b.tenant_id AND key = b.key AND event_seq <= b.until
+			ORDER BY event_seq LIMIT $4) w
+		LIMIT $4`, func(sc scanner) error {
 		var s tenantSeq
 		err := sc.Scan(&s.tenant, &s.seq)
 		seqs = append(seqs, s)
 		return err
-	}, column(refs, func(r keyRef) int64 { return r.tenant }), column(refs, func(r keyRef) []byte { return r.key[:] }), adoptLimit)
+	}, column(refs, func(r keyRef) int64 { return r.tenant }), column(refs, func(r keyRef) []byte { return r.key[:] }),
+		column(refs, func(r keyRef) int64 { return added[r] }), adoptLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ type tx struct {
 	adopted   []store.Result           // events that adoption applied, for the metrics
 	parked    []store.Parked           // events that came to wait
 	unmatched []*store.Work            // events that an enrollment may have missed
-	added     map[keyRef]bool          // match keys that events may have missed
+	added     map[keyRef]int64         // match keys that events, up to a number, may have missed
 	processed int                      // waiting events that adoptions have looked at
 }
 
