@@ -119,8 +119,8 @@ type broken struct {
 	failed  atomic.Int64
 }
 
-func (b *broken) Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error) {
-	c, err := b.World.Claim(ctx, n, lease)
+func (b *broken) Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error) {
+	c, err := b.World.Claim(ctx, n, lease, overdue)
 	if len(c.Events) > 0 {
 		b.claims.Add(1)
 	}

@@ -2,14 +2,20 @@
 // replicas of the server at once.
 //
 // Guarantees: a transaction that was committed is durable as far as the
-// server's synchronous_commit says (local or better is checked at Open); every
-// transaction has a deadline, in Go and in the server; a deadlock or a
-// serialization failure is tried again as a whole and spends nothing.
+// server's synchronous_commit says (Open refuses a server where that is off);
+// every transaction has a deadline, in Go and in the server; a deadlock or a
+// serialization failure is tried again as a whole and spends nothing; an event
+// and its enrollment that are committed at the same moment find each other
+// (see look).
+//
+// Locks are taken in one order: advisory locks of idempotency and match keys,
+// identities by key, rows of the queue by number, events by number, enrollments
+// by id, facts, suppressions, and last the sums, which each writer keeps in a
+// slot of its own.
 package postgres
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
 	"time"
@@ -22,9 +28,6 @@ import (
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // Options are what the store needs to know of the outside.
 type Options struct {
@@ -42,83 +45,16 @@ type Options struct {
 	Parked func([]store.Parked)
 	// Writers is how many transactions write at once; 0 takes 4.
 	Writers int
+	// Tracer sees every statement. May be nil.
+	Tracer pgx.QueryTracer
 }
-
-// attempts is how often a transaction that lost a deadlock or a serialization
-// race is tried before the caller hears of it.
-const attempts = 5
 
 // Store is the store on PostgreSQL.
 type Store struct {
-	opt  Options
-	pool *pgxpool.Pool
-}
-
-// tx is one writing transaction.
-type tx struct {
-	s       *Store
-	ctx     context.Context //nolint:containedctx // lives as long as the transaction it bounds
-	pg      pgx.Tx
-	now     time.Time
-	adopted []store.Result // events that adoption applied, for the metrics
-	parked  []store.Parked
-}
-
-// write runs fn in one transaction under the store's deadline.
-func (s *Store) write(ctx context.Context, op string, fn func(t *tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
-	defer cancel()
-	var err error
-	for range attempts {
-		err = s.transact(ctx, op, fn)
-		if !lostRace(err) || ctx.Err() != nil {
-			break
-		}
-	}
-	return s.fail(op, err)
-}
-
-func (s *Store) transact(ctx context.Context, _ string, fn func(t *tx) error) error {
-	t := &tx{s: s, ctx: ctx, now: s.opt.Now().UTC().Truncate(time.Microsecond)}
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, func(pg pgx.Tx) error {
-		t.pg = pg
-		return fn(t)
-	})
-	if err != nil {
-		return err
-	}
-	if s.opt.Adopted != nil && len(t.adopted) > 0 {
-		s.opt.Adopted(t.adopted)
-	}
-	if s.opt.Parked != nil && len(t.parked) > 0 {
-		s.opt.Parked(t.parked)
-	}
-	return nil
-}
-
-// scanner is what a row gives.
-type scanner interface{ Scan(dest ...any) error }
-
-func (t *tx) exec(query string, args ...any) (int64, error) {
-	tag, err := t.pg.Exec(t.ctx, query, args...)
-	return tag.RowsAffected(), err
-}
-
-func (t *tx) query(query string, each func(scanner) error, args ...any) error {
-	rows, err := t.pg.Query(t.ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	return drain(rows, each)
-}
-
-// one reads at most one row and tells whether there was one.
-func (t *tx) one(query string, args []any, dest ...any) (bool, error) {
-	err := t.pg.QueryRow(t.ctx, query, args...).Scan(dest...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
+	opt     Options
+	pool    *pgxpool.Pool // of readers
+	writers *pgxpool.Pool
+	scans   chan struct{} // room for searches that read row by row
 }
 
 // read runs a query outside of a transaction.
@@ -151,28 +87,51 @@ func (s *Store) fail(op string, err error) error {
 		return err
 	}
 	kind := fault.Unavailable
-	if refused(err) {
+	switch class(err) {
+	case "22", "23", "54":
 		kind = fault.Data
+	case "42", "XX": // a statement or a schema that is not ours, a corrupted file
+		kind = fault.Internal
 	}
 	return fault.Wrap(kind, op, err)
+}
+
+// class is the class of the error that the server has answered; empty when it
+// has answered none.
+func class(err error) string {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || len(pg.Code) != 5 {
+		return ""
+	}
+	return pg.Code[:2]
 }
 
 // refused tells whether the database refuses the data itself: SQLSTATE classes
 // 22 (data exception), 23 (integrity constraint) and 54 (program limit).
 func refused(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || len(pg.Code) != 5 {
-		return false
-	}
-	class := pg.Code[:2]
-	return class == "22" || class == "23" || class == "54"
+	c := class(err)
+	return c == "22" || c == "23" || c == "54"
 }
+
+// errChanged says that what a transaction had read without a lock was changed
+// before it had one.
+var errChanged = errors.New("changed meanwhile")
 
 // lostRace tells whether the transaction lost to another one and may simply be
 // run again: serialization_failure and deadlock_detected.
 func lostRace(err error) bool {
+	if errors.Is(err, errChanged) {
+		return true
+	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "40001" || pg.Code == "40P01")
+}
+
+// readOnly tells whether the connection leads to a server that takes no more
+// writes: a primary that has become a standby.
+func readOnly(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "25006"
 }
 
 // us is a time as it is stored; the zero time is 0.
@@ -205,11 +164,25 @@ func idOf(b []byte) uuid.UUID {
 	return id
 }
 
+// newID makes a UUIDv7. It only fails when the system has no randomness, and
+// then nothing else works either.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
 // Close closes every connection. It must be the last call.
-func (s *Store) Close() error { s.pool.Close(); return nil }
+func (s *Store) Close() error {
+	if s.pool != nil {
+		s.pool.Close()
+	}
+	if s.writers != nil {
+		s.writers.Close()
+	}
+	return nil
+}
 
 // Ping reads one row: is the database there?
 func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
+	defer cancel()
 	var one int
 	if err := s.pool.QueryRow(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one); err != nil {
 		return s.fail("ping", fmt.Errorf("read a row: %w", err))

@@ -162,7 +162,7 @@ CREATE TABLE event (
   claimed_enrollment  TEXT NOT NULL,
   email               TEXT NOT NULL,
   campaign            TEXT NOT NULL,
-  step                INT NOT NULL,
+  step                BIGINT NOT NULL,
   bounce              TEXT NOT NULL,
   machine             INT NOT NULL,
   url                 TEXT NOT NULL,
@@ -257,7 +257,7 @@ CREATE TABLE fact (
   enrollment_id BYTEA NOT NULL,
   type          TEXT NOT NULL,
   qualifier     TEXT NOT NULL,
-  step          INT NOT NULL,
+  step          BIGINT NOT NULL,
   machine       INT NOT NULL,
   provider      TEXT NOT NULL,
   variant       TEXT NOT NULL,
@@ -274,7 +274,7 @@ CREATE TABLE counter (
   bucket      BIGINT NOT NULL, -- unix seconds, start of a quarter hour of event time
   type        TEXT NOT NULL,
   qualifier   TEXT NOT NULL,
-  step        INT NOT NULL,
+  step        BIGINT NOT NULL,
   machine     INT NOT NULL,
   provider    TEXT NOT NULL,
   variant     TEXT NOT NULL,
@@ -359,3 +359,27 @@ CREATE TABLE audit (
   subject   TEXT NOT NULL,
   detail    TEXT NOT NULL
 );
+
+-- The bulk replays that run, and who is at the next part of them: until a time
+-- nobody else is. The one served longest ago is next.
+CREATE TABLE replaying (
+  tenant_id BIGINT NOT NULL,
+  replay_id BYTEA PRIMARY KEY,
+  served_at BIGINT NOT NULL,
+  until     BIGINT NOT NULL
+);
+
+-- The part that is under way: whoever takes it over after a crash is given the
+-- same letters, whatever has become of them, so that each is counted once.
+CREATE TABLE replay_part (
+  tenant_id  BIGINT NOT NULL,
+  replay_id  BYTEA NOT NULL,
+  letter_seq BIGINT NOT NULL,
+  PRIMARY KEY (replay_id, letter_seq)
+);
+
+-- Lists of one tenant among many: without these, one that has few rows would
+-- be looked for among the rows of all.
+CREATE INDEX event_tenant ON event (tenant_id, seq);
+CREATE INDEX suppression_tenant ON suppression (tenant_id, seq);
+CREATE INDEX dead_letter_tenant ON dead_letter (tenant_id, seq);
