@@ -190,15 +190,20 @@ func (t *tx) repeat(m *store.Meetings) {
 }
 
 // CommitBody keeps an authentic body that could not be read as a dead letter.
-// The same body of the same source again is the same letter.
+// The same body of the same source again is the same letter. It was received
+// when the letter says so, else now.
 func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, error) {
 	var res store.Result
 	err := s.write(ctx, "keep body", func(t *tx) error {
 		res = store.Result{ID: l.ID, Outcome: event.OutcomeDead, State: event.Dead, Reason: l.Reason, Detail: l.Error}
+		received := l.FirstReceivedAt
+		if received.IsZero() {
+			received = t.now
+		}
 		key := event.HashOf("body", l.SourceID.String(), string(l.Body))
 		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
-			VALUES ($1, $2, $3, $4, $5, $6, 'dead', 0, $7, $7, $8, $9, $10) ON CONFLICT (body_key) DO NOTHING`,
-			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(t.now), key[:], bytes.Clone(l.Body), encodeHeaders(l.Headers))
+			VALUES ($1, $2, $3, $4, $5, $6, 'dead', 0, $7, $8, $9, $10, $11) ON CONFLICT (body_key) DO NOTHING`,
+			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), us(t.now), key[:], bytes.Clone(l.Body), encodeHeaders(l.Headers))
 		if err != nil {
 			return err
 		}
@@ -212,7 +217,7 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			}
 			return nil
 		}
-		t.bring(l.Tenant, l.SourceID, t.now)
+		t.bring(l.Tenant, l.SourceID, received)
 		t.sums.Ledger(l.Tenant).Undecodable++
 		return nil
 	})
