@@ -202,8 +202,8 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 		}
 		key := event.HashOf("body", l.SourceID.String(), string(l.Body))
 		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
-			VALUES ($1, $2, $3, $4, $5, $6, 'dead', 0, $7, $8, $9, $10, $11) ON CONFLICT (body_key) DO NOTHING`,
-			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), us(t.now), key[:], bytes.Clone(l.Body), encodeHeaders(l.Headers))
+			VALUES ($1, $2, $3, $4, $5, $6, 'dead', 0, $7, $7, $8, $9, $10) ON CONFLICT (body_key) DO NOTHING`,
+			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), key[:], bytes.Clone(l.Body), encodeHeaders(l.Headers))
 		if err != nil {
 			return err
 		}

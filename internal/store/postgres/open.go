@@ -33,23 +33,23 @@ const (
 	migrateLock = 7_245_091_130_826
 )
 
+// prepareTimeout bounds the migration of a schema.
+const prepareTimeout = 10 * time.Minute
+
 // Open connects to the database and brings its schema up to date. Several
-// replicas may do so at once.
+// replicas may do so at once. With Options.Late a database that does not
+// answer is no error: the store asks for it again with each use, and is
+// Unavailable until then.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opt: o, scans: make(chan struct{}, 2)}
-	if err := s.open(ctx); err != nil {
+	err := s.open(ctx)
+	if err != nil && (!o.Late || s.writers == nil || !fault.Is(s.fail("open the database", err), fault.Unavailable)) {
 		return nil, errors.Join(s.fail("open the database", err), s.Close())
 	}
 	return s, nil
 }
 
 func (s *Store) open(ctx context.Context) error {
-	if err := s.check(ctx); err != nil {
-		return err
-	}
-	if err := migrate(ctx, s.opt.URL); err != nil {
-		return err
-	}
 	var err error
 	if s.pool, err = s.connect(ctx, readers, nil); err != nil {
 		return err
@@ -62,7 +62,38 @@ func (s *Store) open(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return s.firstTenant(ctx)
+	return s.prepare(ctx)
+}
+
+// prepare makes sure, once, that the server is one to rely on, and that the
+// schema is there. Whoever comes while another prepares is told to come again.
+func (s *Store) prepare(ctx context.Context) error {
+	if s.prepared.Load() {
+		return nil
+	}
+	if !s.preparing.TryLock() {
+		return fault.New(fault.Unavailable, "the database is being prepared")
+	}
+	defer s.preparing.Unlock()
+	if s.prepared.Load() {
+		return nil
+	}
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	// A migration that has begun goes on when whoever needed it has gone.
+	long, cancel := context.WithTimeout(context.WithoutCancel(ctx), prepareTimeout)
+	defer cancel()
+	if err := migrate(long, s.opt.URL); err != nil {
+		return err
+	}
+	uid := newID()
+	if _, err := s.writers.Exec(long, `INSERT INTO tenant (id, uid, name, created_at) VALUES ($1, $2, 'default', $3) ON CONFLICT DO NOTHING`,
+		store.DefaultTenant, uid[:], us(s.opt.Now())); err != nil {
+		return fmt.Errorf("make the first tenant: %w", err)
+	}
+	s.prepared.Store(true)
+	return nil
 }
 
 // connect makes a pool. The server ends what outlives the deadline of its
@@ -175,13 +206,4 @@ func withProvider(url string, fn func(*goose.Provider) error) (err error) {
 		return fmt.Errorf("read migrations: %w", err)
 	}
 	return fn(p)
-}
-
-func (s *Store) firstTenant(ctx context.Context) error {
-	return s.write(ctx, "make the first tenant", func(t *tx) error {
-		uid := newID()
-		_, err := t.exec(`INSERT INTO tenant (id, uid, name, created_at) VALUES ($1, $2, 'default', $3) ON CONFLICT DO NOTHING`,
-			store.DefaultTenant, uid[:], us(t.now))
-		return err
-	})
 }

@@ -18,6 +18,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -45,6 +47,8 @@ type Options struct {
 	Parked func([]store.Parked)
 	// Writers is how many transactions write at once; 0 takes 4.
 	Writers int
+	// Late opens the store also while the database does not answer.
+	Late bool
 	// Tracer sees every statement. May be nil.
 	Tracer pgx.QueryTracer
 }
@@ -55,12 +59,18 @@ type Store struct {
 	pool    *pgxpool.Pool // of readers
 	writers *pgxpool.Pool
 	scans   chan struct{} // room for searches that read row by row
+
+	prepared  atomic.Bool // the schema is there
+	preparing sync.Mutex  // held while it is made
 }
 
 // read runs a query outside of a transaction.
 func (s *Store) read(ctx context.Context, op, query string, each func(scanner) error, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
+	if err := s.prepare(ctx); err != nil {
+		return s.fail(op, err)
+	}
 	rows, err := s.pool.Query(ctx, query, args...)
 	if err != nil {
 		return s.fail(op, err)
@@ -183,6 +193,9 @@ func (s *Store) Close() error {
 func (s *Store) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
+	if err := s.prepare(ctx); err != nil {
+		return s.fail("ping", err)
+	}
 	var one int
 	if err := s.pool.QueryRow(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one); err != nil {
 		return s.fail("ping", fmt.Errorf("read a row: %w", err))

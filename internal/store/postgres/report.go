@@ -76,6 +76,9 @@ type eachFunc func(query string, fn func(scanner) error, args ...any) error
 
 // snapshot runs queries that all see the database as of one moment.
 func (s *Store) snapshot(ctx context.Context, op string, fn func(each eachFunc) error) error {
+	if err := s.prepare(ctx); err != nil {
+		return s.fail(op, err)
+	}
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(pg pgx.Tx) error {
 		return fn(func(query string, fn func(scanner) error, args ...any) error {
 			rows, err := pg.Query(ctx, query, args...)

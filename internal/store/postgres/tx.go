@@ -81,6 +81,9 @@ func (s *Store) once(ctx context.Context, fn func(t *tx) error) (t *tx, err erro
 }
 
 func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error) {
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
 	conn, err := s.writers.Acquire(ctx)
 	if err != nil {
 		return nil, err
