@@ -193,7 +193,7 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 		all = append(all, store.Moment{At: m.at, What: m.what, Detail: m.detail})
 	case event.Ignored:
 		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
-	case event.Orphaned, event.Dead:
+	case event.Orphaned, event.Dead, event.Spooled: // what there is to tell of them was told
 	}
 	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
 	return all, nil
