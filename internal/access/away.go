@@ -65,8 +65,10 @@ func ask[T any](ctx context.Context, s *Service, read func(ctx context.Context) 
 	if !there && ctx.Err() != nil {
 		return v, err // the caller is gone: that says nothing about the database
 	}
-	if s.outage.note(s.now(), there) {
-		s.known.drop() // from now on everything is read
+	if there {
+		s.back()
+	} else {
+		s.outage.note(s.now(), false)
 	}
 	return v, err
 }
@@ -153,7 +155,12 @@ func (s *Service) Save(ctx context.Context) error {
 	if s.outage.is() {
 		return nil
 	}
-	return s.keep(ctx, true)
+	err := s.keep(ctx, true)
+	if fault.Is(err, fault.Unavailable) {
+		s.log.WarnContext(ctx, "the snapshot of sources and keys stays as it was", slog.Any("error", err))
+		return nil
+	}
+	return err
 }
 
 func (s *Service) keep(ctx context.Context, always bool) error {
@@ -178,7 +185,15 @@ func (s *Service) keep(ctx context.Context, always bool) error {
 		return fmt.Errorf("write the snapshot of sources and keys: %w", err)
 	}
 	s.written = began
+	s.back()
 	return nil
+}
+
+// back notes that the database has answered: from now on everything is read.
+func (s *Service) back() {
+	if s.outage.note(s.now(), true) {
+		s.known.drop()
+	}
 }
 
 // catchUp does what a start without the database has left.
@@ -190,9 +205,7 @@ func (s *Service) catchUp(ctx context.Context) error {
 		return err
 	}
 	s.unchecked.Store(false)
-	if s.outage.note(s.now(), true) {
-		s.known.drop()
-	}
+	s.back()
 	if s.pending == "" {
 		return nil
 	}

@@ -124,7 +124,7 @@ func (a *App) open(ctx context.Context) error {
 	if err := a.unlock(ctx, existed); err != nil {
 		return errors.Join(err, a.store.Close())
 	}
-	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics}) //nolint:contextcheck // a commit outlives the request that asked for it
+	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics})
 	a.receiver = &ingest.Receiver{
 		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
 	}

@@ -178,7 +178,7 @@ func TestCrashesLoseNothing(t *testing.T) {
 			if !ok {
 				t.Fatal("the child does not accept")
 			}
-			for _, text := range strings.Fields(ids) {
+			for text := range strings.FieldsSeq(ids) {
 				id, spooled := strings.CutPrefix(text, "spooled:")
 				if !spooled {
 					t.Fatalf("the database is locked, and the child answers %s", text)

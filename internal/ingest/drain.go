@@ -89,7 +89,7 @@ func (c *Committer) pause(ctx context.Context) {
 func (c *Committer) drainNext(ctx context.Context) (more bool, err error) {
 	entries, unread, err := c.opt.Spool.Next(ctx, max(c.opt.MaxBatch/2, 1), int64(c.opt.MaxBytes))
 	if len(unread) > 0 {
-		c.opt.Logger.Error("entries of the spool cannot be read by this release; they are kept until the next start", slog.Any("entries", unread))
+		c.opt.Logger.ErrorContext(ctx, "entries of the spool cannot be read by this release; they are kept until the next start", slog.Any("entries", unread))
 	}
 	if err != nil || len(entries) == 0 {
 		// Nothing to try the store with: the next request does that.

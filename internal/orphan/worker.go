@@ -140,7 +140,7 @@ func (w *Worker) settle(ctx context.Context, claim store.Claim) error {
 			w.opt.Metrics.OrphanWait.Observe(r.Waited.Seconds())
 		case event.OutcomeDead:
 			w.opt.Metrics.DeadLetters.WithLabelValues(r.Reason).Inc()
-		case event.OutcomeOrphaned, event.OutcomeDuplicate, event.OutcomeIgnored:
+		case event.OutcomeOrphaned, event.OutcomeDuplicate, event.OutcomeIgnored, event.OutcomeSpooled:
 		}
 	}
 	return nil

@@ -108,6 +108,7 @@ func (x *Effects) Book(tenant int64, state event.State, n int64) {
 		l.Dead += n
 	case event.Ignored:
 		l.Ignored += n
+	case event.Spooled: // is no state of a row
 	}
 }
 

@@ -242,7 +242,7 @@ func number(v []byte, least, most int64) (int64, error) {
 // cut takes a value with its length off the front.
 func cut(data []byte) (v, rest []byte, ok bool) {
 	size, n := binary.Uvarint(data)
-	if n <= 0 || size > uint64(len(data)-n) {
+	if n <= 0 || size > uint64(len(data)-n) { //nolint:gosec // n is at most len(data)
 		return nil, nil, false
 	}
 	end := n + int(size) //nolint:gosec // at most len(data)

@@ -192,7 +192,7 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 		all = append(all, settled(&r))
 	case event.Ignored:
 		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
-	case event.Orphaned, event.Dead:
+	case event.Orphaned, event.Dead, event.Spooled: // what there is to tell of them was told
 	}
 	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
 	return all, nil
