@@ -23,8 +23,9 @@ import (
 
 // PostgresOptions say how a PostgreSQL server runs.
 type PostgresOptions struct {
-	// Durable keeps fsync on: for tests of what survives a crash of the machine.
-	// A server that is killed and restarted keeps its data either way.
+	// Durable keeps fsync on and the data on the disk: for tests of what
+	// survives a crash of the machine, and for measurements. A server that is
+	// killed and restarted keeps its data either way.
 	Durable bool
 	// Settings are added to the server's, as "name=value".
 	Settings []string
@@ -182,7 +183,11 @@ func (p *Postgres) install() (err error) {
 	if p.bin, err = postgresBin(); err != nil {
 		return err
 	}
-	if p.dir, err = os.MkdirTemp("", "tallyhook-postgres-"); err != nil {
+	parent := ""
+	if !p.opt.Durable {
+		parent = memory()
+	}
+	if p.dir, err = os.MkdirTemp(parent, "tallyhook-postgres-"); err != nil {
 		return err
 	}
 	cred, err := unprivileged()
@@ -243,7 +248,7 @@ func (p *Postgres) startOn(port int, cred *syscall.Credential) error {
 	defer log.Close() //nolint:errcheck // the server has it open by itself
 	settings := []string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(port), "unix_socket_directories=" + p.dir,
-		"max_connections=300", "shared_buffers=64MB", "max_wal_size=4GB", "log_min_messages=warning", "deadlock_timeout=200ms",
+		"max_connections=300", "shared_buffers=64MB", "max_wal_size=512MB", "log_min_messages=warning", "deadlock_timeout=200ms",
 	}
 	if !p.opt.Durable {
 		settings = append(settings, "fsync=off", "full_page_writes=off")
