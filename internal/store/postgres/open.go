@@ -37,6 +37,7 @@ const (
 // replicas may do so at once.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opt: o, scans: make(chan struct{}, 2)}
+	s.second = s.look
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(s.fail("open the database", err), s.Close())
 	}

@@ -54,7 +54,8 @@ type Store struct {
 	opt     Options
 	pool    *pgxpool.Pool // of readers
 	writers *pgxpool.Pool
-	scans   chan struct{} // room for searches that read row by row
+	scans   chan struct{}                        // room for searches that read row by row
+	second  func(ctx context.Context, first *tx) // look; a test takes it away
 }
 
 // read runs a query outside of a transaction.

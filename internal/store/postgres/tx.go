@@ -53,7 +53,7 @@ func (s *Store) write(ctx context.Context, op string, fn func(t *tx) error) erro
 		return s.fail(op, err)
 	}
 	if len(t.unmatched) > 0 || len(t.added) > 0 {
-		s.look(ctx, t)
+		s.second(ctx, t)
 	}
 	return nil
 }
