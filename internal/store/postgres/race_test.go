@@ -102,24 +102,34 @@ func TestCampaignAndEnrollmentAtOnceLeaveNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	w := storetest.New(t, open)
 	other := replica(w)
-	for i := range 60 {
-		addr, cam := fmt.Sprintf("p%d@example.com", i), fmt.Sprint("cam ", i)
+	const n = 60
+	ambiguous := func(i int) store.Result {
+		addr := fmt.Sprintf("p%d@example.com", i)
 		w.Person(addr)
-		_, instance := w.Campaign(w.Tenant, nil)
 		_, third := w.Campaign(w.Tenant, nil)
 		w.Join(third, campaign.Enrollment{Email: addr})
-		res := w.Send(event.Replied, storetest.Address(addr), storetest.InCampaign(cam))
-		w.Waits(res.ID, store.ReasonAmbiguous)
+		return w.Send(event.Replied, storetest.Address(addr), storetest.InCampaign(fmt.Sprint("cam ", i)))
+	}
+	ids := make([]uuid.UUID, n)
+	for i := range n / 2 { // of these the rows in the queue are gone
+		ids[i] = ambiguous(i).ID
+	}
+	w.Spend()
+	for i := n / 2; i < n; i++ {
+		ids[i] = ambiguous(i).ID
+	}
+	for i, ev := range ids {
+		_, instance := w.Campaign(w.Tenant, nil)
 		var id uuid.UUID
 		together(t, func() error {
-			_, _, err := other.PatchInstance(t.Context(), w.Tenant, instance, store.InstancePatch{ProviderCampaigns: map[string]string{"lemlist": cam}})
+			_, _, err := other.PatchInstance(t.Context(), w.Tenant, instance, store.InstancePatch{ProviderCampaigns: map[string]string{"lemlist": fmt.Sprint("cam ", i)}})
 			return err
 		}, func() error {
-			d, err := w.Enroll(t.Context(), w.Tenant, instance, []campaign.Enrollment{{Email: addr}}, false, store.Idempotency{})
+			d, err := w.Enroll(t.Context(), w.Tenant, instance, []campaign.Enrollment{{Email: fmt.Sprintf("p%d@example.com", i)}}, false, store.Idempotency{})
 			id = d[0].ID
 			return err
 		})
-		w.IsApplied(res.ID, id)
+		w.IsApplied(ev, id)
 	}
 }
 
