@@ -46,6 +46,7 @@ type Postgres struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the server's main process has ended
 	template bool          // it is there
+	empty    int           // databases that Empty has made
 }
 
 // postgresUser is the role that every database belongs to.
@@ -112,16 +113,37 @@ func (p *Postgres) Database(tb testing.TB, name string) string {
 		tb.Fatalf("create a database: %v", err)
 	}
 	if made {
-		tb.Cleanup(func() {
-			if p.ended() { // the test has ended it, and all of its data goes with it
-				return
-			}
-			if err := p.admin(context.WithoutCancel(tb.Context()), "DROP DATABASE "+db+" WITH (FORCE)"); err != nil {
-				tb.Errorf("drop a database: %v", err)
-			}
-		})
+		tb.Cleanup(func() { p.drop(tb, db) })
 	}
 	return p.URL(db)
+}
+
+// Empty gives the URL of a new database without anything in it, which goes
+// with the test.
+func (p *Postgres) Empty(tb testing.TB) string {
+	tb.Helper()
+	if err := p.ready(); err != nil {
+		tb.Fatal(err)
+	}
+	p.mu.Lock()
+	p.empty++
+	db := "e_" + strconv.Itoa(p.empty)
+	p.mu.Unlock()
+	if err := p.admin(tb.Context(), "CREATE DATABASE "+db); err != nil {
+		tb.Fatalf("create a database: %v", err)
+	}
+	tb.Cleanup(func() { p.drop(tb, db) })
+	return p.URL(db)
+}
+
+func (p *Postgres) drop(tb testing.TB, db string) {
+	tb.Helper()
+	if p.ended() { // the test has ended it, and all of its data goes with it
+		return
+	}
+	if err := p.admin(context.WithoutCancel(tb.Context()), "DROP DATABASE "+db+" WITH (FORCE)"); err != nil {
+		tb.Errorf("drop a database: %v", err)
+	}
 }
 
 // create copies the template; one at a time, since nobody may be connected to it.
