@@ -23,8 +23,9 @@ import (
 
 // PostgresOptions say how a PostgreSQL server runs.
 type PostgresOptions struct {
-	// Durable keeps fsync on: for tests of what survives a crash of the machine.
-	// A server that is killed and restarted keeps its data either way.
+	// Durable keeps fsync on and the data on the disk: for tests of what
+	// survives a crash of the machine, and for measurements. A server that is
+	// killed and restarted keeps its data either way.
 	Durable bool
 	// Settings are added to the server's, as "name=value".
 	Settings []string
@@ -45,6 +46,7 @@ type Postgres struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the server's main process has ended
 	template bool          // it is there
+	empty    int           // databases that Empty has made
 }
 
 // postgresUser is the role that every database belongs to.
@@ -111,16 +113,37 @@ func (p *Postgres) Database(tb testing.TB, name string) string {
 		tb.Fatalf("create a database: %v", err)
 	}
 	if made {
-		tb.Cleanup(func() {
-			if p.ended() { // the test has ended it, and all of its data goes with it
-				return
-			}
-			if err := p.admin(context.WithoutCancel(tb.Context()), "DROP DATABASE "+db+" WITH (FORCE)"); err != nil {
-				tb.Errorf("drop a database: %v", err)
-			}
-		})
+		tb.Cleanup(func() { p.drop(tb, db) })
 	}
 	return p.URL(db)
+}
+
+// Empty gives the URL of a new database without anything in it, which goes
+// with the test.
+func (p *Postgres) Empty(tb testing.TB) string {
+	tb.Helper()
+	if err := p.ready(); err != nil {
+		tb.Fatal(err)
+	}
+	p.mu.Lock()
+	p.empty++
+	db := "e_" + strconv.Itoa(p.empty)
+	p.mu.Unlock()
+	if err := p.admin(tb.Context(), "CREATE DATABASE "+db); err != nil {
+		tb.Fatalf("create a database: %v", err)
+	}
+	tb.Cleanup(func() { p.drop(tb, db) })
+	return p.URL(db)
+}
+
+func (p *Postgres) drop(tb testing.TB, db string) {
+	tb.Helper()
+	if p.ended() { // the test has ended it, and all of its data goes with it
+		return
+	}
+	if err := p.admin(context.WithoutCancel(tb.Context()), "DROP DATABASE "+db+" WITH (FORCE)"); err != nil {
+		tb.Errorf("drop a database: %v", err)
+	}
 }
 
 // create copies the template; one at a time, since nobody may be connected to it.
@@ -182,7 +205,11 @@ func (p *Postgres) install() (err error) {
 	if p.bin, err = postgresBin(); err != nil {
 		return err
 	}
-	if p.dir, err = os.MkdirTemp("", "tallyhook-postgres-"); err != nil {
+	parent := ""
+	if !p.opt.Durable {
+		parent = memory()
+	}
+	if p.dir, err = os.MkdirTemp(parent, "tallyhook-postgres-"); err != nil {
 		return err
 	}
 	cred, err := unprivileged()
@@ -243,7 +270,7 @@ func (p *Postgres) startOn(port int, cred *syscall.Credential) error {
 	defer log.Close() //nolint:errcheck // the server has it open by itself
 	settings := []string{
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(port), "unix_socket_directories=" + p.dir,
-		"max_connections=300", "shared_buffers=64MB", "max_wal_size=4GB", "log_min_messages=warning", "deadlock_timeout=200ms",
+		"max_connections=300", "shared_buffers=64MB", "max_wal_size=512MB", "log_min_messages=warning", "deadlock_timeout=200ms",
 	}
 	if !p.opt.Durable {
 		settings = append(settings, "fsync=off", "full_page_writes=off")

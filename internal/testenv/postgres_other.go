@@ -9,3 +9,5 @@ import "syscall"
 func dying(cred *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: cred, Setpgid: true}
 }
+
+func memory() string { return "" }

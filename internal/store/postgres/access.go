@@ -11,7 +11,7 @@ import (
 	"tallyhook/internal/store"
 )
 
-const apiKeyColumns = `seq, id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at`
+const keyRowColumns = `seq, id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at`
 
 func scanKey(sc scanner, k *store.Key) (seq int64, err error) {
 	var id, hash []byte
@@ -40,7 +40,7 @@ func (s *Store) CreateKey(ctx context.Context, k store.Key) error {
 func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error) {
 	var k store.Key
 	found := false
-	err := s.read(ctx, "find key", `SELECT `+apiKeyColumns+` FROM api_key WHERE hash = $1`, func(sc scanner) error {
+	err := s.read(ctx, "find key", `SELECT `+keyRowColumns+` FROM api_key WHERE hash = $1`, func(sc scanner) error {
 		found = true
 		_, err := scanKey(sc, &k)
 		return err
@@ -55,7 +55,7 @@ func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error) {
 	var rows []store.Key
 	var seqs []int64
-	err := s.read(ctx, "list keys", `SELECT `+apiKeyColumns+` FROM api_key WHERE tenant_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`,
+	err := s.read(ctx, "list keys", `SELECT `+keyRowColumns+` FROM api_key WHERE tenant_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`,
 		func(sc scanner) error {
 			var k store.Key
 			seq, err := scanKey(sc, &k)
@@ -72,7 +72,7 @@ func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.K
 func (s *Store) AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error) {
 	var rows []store.Key
 	var seqs []int64
-	err := s.read(ctx, "list all keys", `SELECT `+apiKeyColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
+	err := s.read(ctx, "list all keys", `SELECT `+keyRowColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
 		func(sc scanner) error {
 			var k store.Key
 			seq, err := scanKey(sc, &k)

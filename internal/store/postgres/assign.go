@@ -99,8 +99,8 @@ func (t *tx) recount(r *store.Record) error {
 			r.Tenant, r.Instance[:], r.Enrollment[:], string(row.Key.Type), row.Key.Qualifier,
 			int64(row.Key.Step), int32(row.Key.Machine), row.Key.Provider, row.Key.Variant,
 		}
-		const isKey = `tenant_id = $1 AND instance_id = $2 AND enrollment_id = $3 AND type = $4 AND qualifier = $5 AND step = $6 AND machine = $7 AND provider = $8 AND variant = $9`
-		t.later(`SELECT 1 FROM fact WHERE `+isKey+` FOR UPDATE`, key...)
+		const isKey = `instance_id = $2 AND enrollment_id = $3 AND type = $4 AND qualifier = $5 AND step = $6 AND machine = $7 AND provider = $8 AND variant = $9`
+		t.later(`SELECT 1 FROM fact WHERE tenant_id = $1 AND `+isKey+` FOR UPDATE`, key...)
 		left := store.NewEffects()
 		ref := enrollmentRef(r.Tenant, r.Enrollment)
 		err := t.query(`SELECT `+lightColumns+` FROM event_search s JOIN event e ON e.seq = s.event_seq AND e.tenant_id = s.tenant_id
@@ -116,9 +116,9 @@ func (t *tx) recount(r *store.Record) error {
 			return err
 		}
 		if sum, ok := left.Facts[row]; ok {
-			t.later(`UPDATE fact SET count = $10, first_at = $11, last_at = $12 WHERE `+isKey, append(key, sum.Count, us(sum.First), us(sum.Last))...)
+			t.later(`UPDATE fact SET count = $10, first_at = $11, last_at = $12 WHERE tenant_id = $1 AND `+isKey, append(key, sum.Count, us(sum.First), us(sum.Last))...)
 		} else {
-			t.later(`DELETE FROM fact WHERE `+isKey, key...)
+			t.later(`DELETE FROM fact WHERE tenant_id = $1 AND `+isKey, key...)
 		}
 	}
 	return t.restate(map[uuid.UUID]int64{r.Enrollment: r.Tenant})

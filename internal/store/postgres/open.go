@@ -42,6 +42,7 @@ const prepareTimeout = 10 * time.Minute
 // Unavailable until then.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{opt: o, scans: make(chan struct{}, 2)}
+	s.second = s.look
 	err := s.open(ctx)
 	if err != nil && (!o.Late || s.writers == nil || !fault.Is(s.fail("open the database", err), fault.Unavailable)) {
 		return nil, errors.Join(s.fail("open the database", err), s.Close())

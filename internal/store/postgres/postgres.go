@@ -17,7 +17,8 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,24 +59,42 @@ type Store struct {
 	opt     Options
 	pool    *pgxpool.Pool // of readers
 	writers *pgxpool.Pool
-	scans   chan struct{} // room for searches that read row by row
+	scans   chan struct{}                        // room for searches that read row by row
+	second  func(ctx context.Context, first *tx) // look; a test takes it away
 
 	prepared  atomic.Bool // the schema is there
 	preparing sync.Mutex  // held while it is made
 }
 
-// read runs a query outside of a transaction.
+// read runs a query outside of a transaction. A connection that was lost since
+// its last use, as all are when the server was restarted, is not the caller's
+// trouble: the query is run on another one.
 func (s *Store) read(ctx context.Context, op, query string, each func(scanner) error, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
 	if err := s.prepare(ctx); err != nil {
 		return s.fail(op, err)
 	}
-	rows, err := s.pool.Query(ctx, query, args...)
-	if err != nil {
-		return s.fail(op, err)
+	var err error
+	for range readers + 1 {
+		conn, aerr := s.pool.Acquire(ctx)
+		if aerr != nil {
+			return s.fail(op, aerr)
+		}
+		seen := false
+		var rows pgx.Rows
+		if rows, err = conn.Query(ctx, query, args...); err == nil {
+			err = drain(rows, func(sc scanner) error {
+				seen = true
+				return each(sc)
+			})
+		}
+		conn.Release()
+		if seen || !lost(err) || ctx.Err() != nil {
+			break
+		}
 	}
-	return s.fail(op, drain(rows, each))
+	return s.fail(op, err)
 }
 
 func drain(rows pgx.Rows, each func(scanner) error) error {
@@ -137,6 +156,16 @@ func lostRace(err error) bool {
 	return ok && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
+// lost tells whether the connection is gone: the server has ended it, or it
+// broke, and not because of a deadline.
+func lost(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code == "57P01" || pg.Code == "57P02" // shut down by an administrator, by a crash
+	}
+	_, broken := errors.AsType[*net.OpError](err)
+	return broken || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || pgconn.SafeToRetry(err)
+}
+
 // readOnly tells whether the connection leads to a server that takes no more
 // writes: a primary that has become a standby.
 func readOnly(err error) bool {
@@ -191,14 +220,13 @@ func (s *Store) Close() error {
 
 // Ping reads one row: is the database there?
 func (s *Store) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
-	defer cancel()
-	if err := s.prepare(ctx); err != nil {
-		return s.fail("ping", err)
+	found := false
+	err := s.read(ctx, "ping", `SELECT 1 FROM tenant LIMIT 1`, func(scanner) error {
+		found = true
+		return nil
+	})
+	if err == nil && !found {
+		err = fault.New(fault.Internal, "the database has no tenant")
 	}
-	var one int
-	if err := s.pool.QueryRow(ctx, `SELECT 1 FROM tenant LIMIT 1`).Scan(&one); err != nil {
-		return s.fail("ping", fmt.Errorf("read a row: %w", err))
-	}
-	return nil
+	return err
 }

@@ -22,6 +22,13 @@ var server = testenv.NewPostgres(testenv.PostgresOptions{Template: schema})
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	checks := true
+	flag.Visit(func(f *flag.Flag) { checks = checks && f.Name != "rapid.checks" })
+	if checks { // quick by default; -rapid.checks=1000 looks longer
+		if err := flag.Set("rapid.checks", "10"); err != nil {
+			panic(err)
+		}
+	}
 	goleak.VerifyTestMain(server.Around(m))
 }
 
@@ -51,6 +58,11 @@ func open(t testing.TB, o storetest.Options) storetest.Store {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, open)
+}
+
+func TestOrderDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	storetest.OrderDoesNotMatter(t, open)
 }
 
 // raw opens a connection beside the store's, to plant what no caller of the

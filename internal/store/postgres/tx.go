@@ -37,6 +37,7 @@ type tx struct {
 	parked    []store.Parked           // events that came to wait
 	unmatched []*store.Work            // events that an enrollment may have missed
 	added     map[keyRef]int64         // match keys that events, up to a number, may have missed
+	ending    bool                     // the commit is on its way
 	processed int                      // waiting events that adoptions have looked at
 }
 
@@ -53,7 +54,7 @@ func (s *Store) write(ctx context.Context, op string, fn func(t *tx) error) erro
 		return s.fail(op, err)
 	}
 	if len(t.unmatched) > 0 || len(t.added) > 0 {
-		s.look(ctx, t)
+		s.second(ctx, t)
 	}
 	return nil
 }
@@ -64,7 +65,8 @@ func (s *Store) once(ctx context.Context, fn func(t *tx) error) (t *tx, err erro
 	defer cancel()
 	for range attempts {
 		t, err = s.transact(ctx, fn)
-		if !lostRace(err) || ctx.Err() != nil {
+		again := lostRace(err) || (t != nil && !t.ending && lost(err)) // a lost COMMIT may have happened
+		if !again || ctx.Err() != nil {
 			break
 		}
 	}
@@ -80,6 +82,7 @@ func (s *Store) once(ctx context.Context, fn func(t *tx) error) (t *tx, err erro
 	return t, nil
 }
 
+// transact runs fn once. The transaction is nil when there was no connection.
 func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
@@ -101,10 +104,10 @@ func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error)
 	}()
 	t.later("BEGIN")
 	if err := fn(t); err != nil {
-		return nil, err
+		return t, err
 	}
 	if err := t.commit(); err != nil {
-		return nil, err
+		return t, err
 	}
 	done = true
 	return t, nil
@@ -113,6 +116,7 @@ func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error)
 // commit writes the sums, which others may wait for, and commits.
 func (t *tx) commit() error {
 	t.writeSums()
+	t.ending = true
 	tag, err := t.exec1("COMMIT")
 	if err == nil && tag.String() != "COMMIT" {
 		err = errors.New("the transaction was rolled back at its end")

@@ -155,7 +155,7 @@ type group struct {
 func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for _, g := range []group{
-		matching(), identities(), life(), retries(), adoptions(), deadLetters(), suppressions(),
+		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
