@@ -23,6 +23,7 @@ const (
 	maxSecret  = 8192 // bytes of a secret or a header's value
 	maxHeaders = 32
 	maxCIDRs   = 256
+	maxTopics  = 64
 )
 
 // masked stands for a password or a header's value in what is shown. Sent
@@ -326,7 +327,7 @@ func mask(in provider.Settings) provider.Settings {
 			out.Headers[name] = masked
 		}
 	}
-	out.AllowedCIDRs = slices.Clone(in.AllowedCIDRs)
+	out.AllowedCIDRs, out.TopicARNs = slices.Clone(in.AllowedCIDRs), slices.Clone(in.TopicARNs)
 	return out
 }
 
@@ -334,7 +335,7 @@ func mask(in provider.Settings) provider.Settings {
 // ones. Nothing secret is echoed.
 func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Settings, []fault.Field) {
 	out := in
-	out.Headers, out.AllowedCIDRs = maps.Clone(in.Headers), slices.Clone(in.AllowedCIDRs)
+	out.Headers, out.AllowedCIDRs, out.TopicARNs = maps.Clone(in.Headers), slices.Clone(in.AllowedCIDRs), slices.Clone(in.TopicARNs)
 	bad := func(name, message string) {
 		wrong = append(wrong, fault.Field{Location: "body.settings." + name, Message: message})
 	}
@@ -393,6 +394,12 @@ func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Set
 			}
 			check("allowed_cidrs", provider.Settings{AllowedCIDRs: []string{c}})
 		}
+	}
+
+	if len(in.TopicARNs) > maxTopics {
+		bad("topic_arns", fmt.Sprintf("has more than %d entries", maxTopics))
+	} else {
+		check("topic_arns", provider.Settings{TopicARNs: in.TopicARNs})
 	}
 
 	if err := in.CheckAgents(); err != nil {

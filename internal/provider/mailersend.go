@@ -118,12 +118,19 @@ func taggedID(tags jsontext.Value) string {
 		}
 	}
 	for _, v := range list {
-		tag := strings.TrimPrefix(object{"": v}.text(""), "tallyhook_")
-		if rest, ok := strings.CutPrefix(tag, "enrollment_id"); ok && rest != "" && (rest[0] == ':' || rest[0] == '=') {
-			if id := ownID(strings.TrimSpace(rest[1:])); id != "" {
-				return id
-			}
+		if id := ownTag(object{"": v}.text("")); id != "" {
+			return id
 		}
 	}
 	return ""
+}
+
+// ownTag reads one such tag.
+func ownTag(tag string) string {
+	tag = strings.TrimPrefix(strings.TrimSpace(tag), "tallyhook_")
+	rest, ok := strings.CutPrefix(tag, "enrollment_id")
+	if !ok || rest == "" || rest[0] != ':' && rest[0] != '=' {
+		return ""
+	}
+	return ownID(strings.TrimSpace(rest[1:]))
 }
