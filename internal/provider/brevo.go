@@ -53,10 +53,10 @@ func brevo() *Provider {
 
 // refuseBrevo answers 429 to what shall be sent again.
 func refuseBrevo(r Refusal) int {
-	if r == RefuseUnavailable {
-		return 429
+	if status := DefaultRefusal(r); status < 500 {
+		return status
 	}
-	return DefaultRefusal(r)
+	return 429
 }
 
 func verifyBrevo(now time.Time, cfg Config, req Request) error {

@@ -47,7 +47,7 @@ func hubspot() *Provider {
 		Name:   "hubspot",
 		Title:  "HubSpot",
 		Scheme: "X-HubSpot-Signature-v3: base64 HMAC-SHA256 of method, PUBLIC_URL's address, body and time, 5 minutes; v2 and v1 too",
-		Events: []string{},
+		Events: []string{}, // none that is canonical
 		Setup: "In HubSpot open your app (Development, Projects or Legacy apps), Webhooks, and paste the source's URL as the target URL. " +
 			"Give the source the app's client secret, subscribe to contact.creation, contact.propertyChange and what else you " +
 			"want kept, and activate the subscriptions. PUBLIC_URL must be what HubSpot calls.",

@@ -94,7 +94,7 @@ func verifySNS(_ time.Time, cfg Config, req Request) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	key, err := certificateKey(coded)
+	key, err := CertificateKey(coded)
 	if err != nil {
 		return ErrMalformed
 	}
@@ -149,8 +149,8 @@ func snsSigned(o object) ([]byte, error) {
 	return signed, nil
 }
 
-// certificateKey is the RSA key of a certificate in PEM.
-func certificateKey(coded []byte) (*rsa.PublicKey, error) {
+// CertificateKey is the RSA key of a certificate in PEM.
+func CertificateKey(coded []byte) (*rsa.PublicKey, error) {
 	block, _ := pem.Decode(coded)
 	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, errors.New("not a certificate in PEM")
