@@ -117,7 +117,7 @@ func verifyHubspotV3(now time.Time, secrets []string, given string, req Request)
 	if err != nil || len(sum) != sha256.Size {
 		return ErrMalformed
 	}
-	age := now.UnixMilli() - int64(at) //nolint:gosec // 50 bits
+	age := now.UnixMilli() - int64(at)
 	if tolerance := hubspotTolerance.Milliseconds(); age > tolerance || age < -tolerance {
 		return ErrExpired
 	}

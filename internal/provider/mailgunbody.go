@@ -93,9 +93,7 @@ func readMailgunForm(req Request) (mailgunBody, error) {
 		if err != nil || len(values) > maxFields {
 			return mailgunBody{}, errors.New("the body is neither JSON nor a form")
 		}
-		for name, v := range values {
-			form[name] = v
-		}
+		form = formFields(values)
 	}
 	if form.last("event") == "" {
 		return mailgunBody{}, errors.New("the form has no field event")

@@ -210,10 +210,7 @@ func sesSubscription(now, before object) event.Type {
 	if all {
 		return event.Unsubscribed
 	}
-	was := map[string]string{}
-	for topic, status := range sesTopics(before) {
-		was[topic] = status
-	}
+	was := sesTopics(before)
 	joined := false
 	for topic, status := range sesTopics(now) {
 		switch {
@@ -246,7 +243,7 @@ func sesTopics(preferences object) map[string]string {
 
 // sesRecipients are those that a record lists.
 func sesRecipients(kind string, detail object) []string {
-	name := ""
+	var name string
 	switch kind {
 	case "Delivery":
 		return texts(detail["recipients"])

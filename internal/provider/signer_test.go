@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -150,9 +151,7 @@ func (s *sns) sign(t *testing.T, members map[string]string) []byte {
 		"Type": "Notification", "MessageId": "0198c0de-0000-4000-8000-000000000001", "TopicArn": snsTopic, "Message": "{}",
 		"Timestamp": "2026-05-06T07:08:09.010Z", "SignatureVersion": "2", "SigningCertURL": snsCert,
 	}
-	for name, v := range members {
-		m[name] = v
-	}
+	maps.Copy(m, members)
 	names := []string{"Message", "MessageId", "SubscribeURL", "Subject", "Timestamp", "Token", "TopicArn", "Type"}
 	var b strings.Builder
 	for _, name := range names {
