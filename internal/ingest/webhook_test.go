@@ -35,9 +35,13 @@ type oneSource struct {
 	refused []access.Rejection
 }
 
-func (s *oneSource) SourceByToken(context.Context, string) (access.Opened, error) { return s.Opened, nil }
+func (s *oneSource) SourceByToken(context.Context, string) (access.Opened, error) {
+	return s.Opened, nil
+}
 
-func (s *oneSource) OpenSource(context.Context, uuid.UUID) (access.Opened, error) { return s.Opened, nil }
+func (s *oneSource) OpenSource(context.Context, uuid.UUID) (access.Opened, error) {
+	return s.Opened, nil
+}
 
 func (s *oneSource) Reject(_ uuid.UUID, r access.Rejection) { s.refused = append(s.refused, r) }
 

@@ -82,7 +82,11 @@ func TestIdentityBrevo(t *testing.T) {
 	identifies(t, "brevo", one,
 		[][2]string{{"a@x", "A@x"}, {"<m@x>", "m@x"}, {`"id":9007199254740993,"camp`, `"id":5,"camp`}},
 		[][2]string{
-			{"click", "opened"}, {"a@x", "b@x"}, {"<m@x>", "<n@x>"}, {"891", "892"}, {"l1", "l2"},
+			{"click", "opened"},
+			{"a@x", "b@x"},
+			{"<m@x>", "<n@x>"},
+			{"891", "892"},
+			{"l1", "l2"},
 			{`"camp_id":9007199254740993`, `"camp_id":9007199254740992`}, // one and the same as a float64
 		})
 	newIn(t, "brevo", one, "["+one+`,{"event":"click","email":"b@x.example","ts_epoch":1778052367891}]`, 1)

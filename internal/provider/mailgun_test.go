@@ -88,8 +88,16 @@ func TestDecodeMailgunForms(t *testing.T) {
 	t.Parallel()
 	const id = "0198c0de-0000-7000-8000-00000000cafe"
 	fields := [][2]string{
-		{"event", "bounced"}, {"recipient", "A <a@x.example>"}, {"code", "550"}, {"Message-Id", "<m1@x>"}, {"token", "theirs"},
-		{"enrollment_id", id}, {"timestamp", "theirs"}, {"timestamp", "1778052370"}, {"token", "ours"}, {"signature", "s"},
+		{"event", "bounced"},
+		{"recipient", "A <a@x.example>"},
+		{"code", "550"},
+		{"Message-Id", "<m1@x>"},
+		{"token", "theirs"},
+		{"enrollment_id", id},
+		{"timestamp", "theirs"},
+		{"timestamp", "1778052370"},
+		{"token", "ours"},
+		{"signature", "s"},
 	}
 	form := url.Values{}
 	var multi bytes.Buffer

@@ -82,7 +82,7 @@ func legacyMailgun(form formFields, raw jsontext.Value) mailgunBody {
 // readMailgunForm reads a form of either encoding. Its files (the bounce's
 // message) are passed over.
 func readMailgunForm(req Request) (mailgunBody, error) {
-	form := formFields{}
+	var form formFields
 	kind, params, err := mime.ParseMediaType(req.header("Content-Type"))
 	if err == nil && kind == "multipart/form-data" {
 		if form, err = readMultipart(req.Body, params["boundary"]); err != nil {
