@@ -194,9 +194,14 @@ func decode(p *provider.Provider, req provider.Request) ([]event.Event, error) {
 	return events, nil
 }
 
-// own makes an event the source's.
+// own makes an event the source's, and holds it against the source's settings.
 func own(e *event.Event, src access.Opened) {
 	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
+	settings := src.Config.Settings
+	e.IgnoreUnmatched = settings.OnUnmatched == "ignore"
+	if !e.Control && !settings.Accept.Takes(e) {
+		e.Control, e.Type, e.Bounce = true, "", ""
+	}
 	if e.Provider == "" {
 		e.Provider = src.Provider.Name
 	}
@@ -257,7 +262,7 @@ func (r *Receiver) Redecode(ctx context.Context, l store.Letter) ([]event.Event,
 	if err != nil {
 		return nil, err
 	}
-	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p}
+	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p, Config: src.Config}
 	for i := range events {
 		own(&events[i], src)
 		events[i].ReceivedAt = l.FirstReceivedAt

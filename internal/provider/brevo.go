@@ -44,6 +44,7 @@ func brevo() *Provider {
 			"\"opened\" and \"first opening\" choose one. If the source has a secret user:password, write it into the URL: " +
 			"https://user:password@...; any other secret is entered as the token. Send with the header X-Mailin-custom: " +
 			"{\"enrollment_id\": ...} to tie events without doubt.",
+		Tells:       []string{tellsTags, tellsCampaigns},
 		CheckSecret: checkMailtrapSecret, // user:password, or any text
 		Verify:      verifyBrevo,
 		Decode:      decodeBrevo,
@@ -164,8 +165,9 @@ func brevoCustom(e *event.Event, o object) error {
 			return err
 		}
 	}
+	e.Tags = brevoTags(o)
 	found := append([]string{string(custom)}, strings.Split(string(custom), "|")...)
-	for _, s := range append(found, brevoTags(o)...) {
+	for _, s := range append(found, e.Tags...) {
 		if e.EnrollmentID != "" {
 			break
 		}

@@ -36,6 +36,7 @@ func mailersend() *Provider {
 		Setup: "In MailerSend open Domains, your domain, Webhooks, Create webhook, paste the source's URL and choose sent, delivered, " +
 			"soft and hard bounced, opened, clicked, unsubscribed and spam complaint. Leave out \"opened unique\" and " +
 			"\"clicked unique\", which repeat. Give the source the webhook's signing secret.",
+		Tells:       []string{tellsTags},
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailersend,
 		Decode:      decodeMailersend,
@@ -68,6 +69,7 @@ func mailersendEvent(e *event.Event, o object) error {
 	e.ProviderEventID = data.text("id")
 	e.ProviderMessageID = memberObject(email, "message").text("id")
 	e.Email = strings.TrimSpace(memberObject(email, "recipient").text("email"))
+	e.Tags = texts(email["tags"])
 	e.EnrollmentID = taggedID(email["tags"])
 	if e.Type == event.Clicked {
 		e.URL = memberObject(data, "morph").text("url")

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ func mailgun() *Provider {
 		Setup: "In Mailgun open Send, Sending, Webhooks, choose the domain, Add webhook, and paste the source's URL for each event " +
 			"type. Give the source the HTTP webhook signing key (Settings, API security), which is not the API key. Send with " +
 			"v:enrollment_id to tie events without doubt.",
+		Tells:       []string{tellsTags, tellsCampaigns},
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailgun,
 		Decode:      decodeMailgun,
@@ -121,6 +123,7 @@ func mailgunEvent(e *event.Event, body mailgunBody) error {
 	if err := setMetadata(e, o.nested("user-variables")); err != nil {
 		return err
 	}
+	e.Tags = texts(o["tags"])
 	if e.EnrollmentID == "" {
 		e.EnrollmentID = taggedID(o["tags"])
 	}
@@ -170,7 +173,8 @@ func mailgunForm(e *event.Event, body mailgunBody) error {
 	if e.StepNumber == 0 {
 		e.StepNumber = stepNumber(form.first("step_number", "step"))
 	}
-	for _, tag := range append(form["tag"], form["X-Mailgun-Tag"]...) {
+	e.Tags = slices.Concat(form["tag"], form["X-Mailgun-Tag"])
+	for _, tag := range e.Tags {
 		if e.EnrollmentID == "" {
 			e.EnrollmentID = ownTag(tag)
 		}

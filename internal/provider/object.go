@@ -185,3 +185,18 @@ func fieldsObject(fields map[string]string) jsontext.Value {
 	}
 	return b
 }
+
+// textFields gives the members of an object that are texts or numbers.
+func textFields(raw jsontext.Value) map[string]string {
+	fields := map[string]string{}
+	o, err := readObject(raw)
+	if err != nil {
+		return fields
+	}
+	for name := range o {
+		if s := o.text(name); s != "" {
+			fields[name] = s
+		}
+	}
+	return fields
+}

@@ -50,7 +50,8 @@ type Settings struct {
 	AllowedCIDRs []string          `json:"allowed_cidrs,omitempty"` // client addresses
 	Agents       map[string]Agent  `json:"agents,omitempty"`        // what each PhantomBuster agent does
 	TopicARNs    []string          `json:"topic_arns,omitempty"`    // SNS topics of an SES source
-	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default); ignore and enroll come later
+	Accept       Accept            `json:"accept,omitzero"`         // what is taken; the rest is ignored
+	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default) or ignore; enroll comes later
 }
 
 // Refusal is why a webhook is not accepted.
@@ -86,6 +87,9 @@ type Provider struct {
 	Scheme string   // how requests are authenticated, in a few words
 	Events []string // the vendor's own event names that are canonical
 	Setup  string   // where to click and what to paste, one paragraph
+	// Tells names the lists of Accept that the vendor's events have something
+	// for: streams, tags, campaigns.
+	Tells []string
 	// MakeSecret is set where the scheme needs a secret that we may generate
 	// when none is given.
 	MakeSecret func() (string, error)

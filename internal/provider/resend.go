@@ -39,6 +39,7 @@ func resend() *Provider {
 		Setup: "In Resend open Webhooks, Add webhook, paste the source's URL and choose all events of emails. Give the source the " +
 			"signing secret (whsec_...) that the webhook's page shows. Send with tags [{\"name\": \"enrollment_id\", \"value\": ...}] " +
 			"to tie events without doubt.",
+		Tells:       []string{tellsTags, tellsCampaigns},
 		CheckSecret: checkStandardSecret,
 		Verify:      verifyGeneric,
 		Decode:      decodeResend,
@@ -78,9 +79,11 @@ func resendEvent(e *event.Event, o object, id string) error {
 		e.URL = click.text("link")
 	default: // nothing more to tell
 	}
-	if err := setMetadata(e, resendTags(data["tags"])); err != nil {
+	tags := resendTags(data["tags"])
+	if err := setMetadata(e, tags); err != nil {
 		return err
 	}
+	e.Tags = namedTags(textFields(tags))
 	at := firstTold(o["created_at"])
 	if id == "" {
 		e.IdentityParts = []string{

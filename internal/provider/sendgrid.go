@@ -58,6 +58,7 @@ func sendgrid() *Provider {
 		Setup: "In SendGrid open Settings, Mail Settings, Event Webhooks, Create new webhook, paste the source's URL, choose all " +
 			"deliverability and engagement events, and switch Signed Event Webhook on. Save, open it again and give the source " +
 			"the verification key as its secret. Send with custom_args {\"enrollment_id\": ...} to tie events without doubt.",
+		Tells:       []string{tellsTags, tellsCampaigns},
 		CheckSecret: checkSendgridSecret,
 		Verify:      verifySendgrid,
 		Decode:      decodeSendgrid,
@@ -152,6 +153,7 @@ func sendgridEvent(e *event.Event, o object) error {
 	e.ProviderMessageID = sendgridMessage(o)
 	e.Email = bareAddress(o.text("email"))
 	e.Campaign = o.text("singlesend_id", "marketing_campaign_id")
+	e.Tags = texts(o["category"])
 	switch e.Type {
 	case event.Bounced:
 		e.Bounce = sendgridBounce(o)

@@ -48,6 +48,7 @@ func ses() *Provider {
 			"Add a subscription to the topic: protocol HTTPS, endpoint the source's URL, raw message delivery off; it is confirmed by " +
 			"itself. In Amazon SES open your configuration set, Event destinations, and add the topic with all event types. Send " +
 			"with the message tag enrollment_id to tie events without doubt.",
+		Tells:       []string{tellsStreams, tellsTags},
 		CheckSecret: func(string) error { return errors.New("SES has no secret; name your topics in settings.topic_arns") },
 		Verify:      verifySNS,
 		Decode:      decodeSES,
@@ -125,9 +126,11 @@ func (d sesDecoder) events() ([]event.Event, error) {
 	if e.Type == event.Clicked {
 		e.URL = detail.text("link")
 	}
-	if err := setMetadata(&e, sesTags(mail)); err != nil {
+	tags := sesTags(mail)
+	if err := setMetadata(&e, fieldsObject(tags)); err != nil {
 		return nil, err
 	}
+	e.Stream, e.Tags = tags["ses:configuration-set"], namedTags(tags)
 	at := firstTold(detail["timestamp"], d.snsTime)
 	switch kind {
 	case "Send", "Reject", "Rendering Failure": // which have no time of their own
@@ -272,7 +275,7 @@ func sesRecipients(kind string, detail object) []string {
 // sesTags reads the tags that a mail was sent with: a list of values for each
 // name, of which the first counts. Feedback notifications have them in the
 // mail's own header only, where headers are included.
-func sesTags(mail object) jsontext.Value {
+func sesTags(mail object) map[string]string {
 	fields := map[string]string{}
 	if tags, err := readObject(mail["tags"]); err == nil {
 		for name, v := range tags {
@@ -280,7 +283,7 @@ func sesTags(mail object) jsontext.Value {
 				fields[name] = values[0]
 			}
 		}
-		return fieldsObject(fields)
+		return fields
 	}
 	headers, err := readItems(mail["headers"])
 	if err != nil {
@@ -297,5 +300,5 @@ func sesTags(mail object) jsontext.Value {
 			}
 		}
 	}
-	return fieldsObject(fields)
+	return fields
 }

@@ -120,6 +120,9 @@ func (t *tx) decide(w *work) {
 		w.to = event.Applied
 		w.result.Outcome, w.result.Enrollment = event.OutcomeApplied, w.decision.Enrollment
 		w.result.Waited = max(0, t.now.Sub(w.ev.ReceivedAt))
+	case w.fresh && w.ev.IgnoreUnmatched && w.decision.Reason == store.ReasonNoEnrollment:
+		w.to = event.Ignored
+		w.result.Outcome = event.OutcomeIgnored
 	case w.by == byRetry && w.attempts+1 >= t.s.attemptLimit():
 		w.to = event.Dead
 		w.result.Outcome = event.OutcomeDead
