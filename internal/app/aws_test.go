@@ -117,10 +117,10 @@ func connectTo(t *testing.T, host, addr string) http.Handler {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, _ = io.Copy(there, here) // ends when either side does
-			there.Close()               //nolint:errcheck,gosec // the copy has ended
+			there.Close()               //nolint:errcheck // the copy has ended
 		})
 		_, _ = io.Copy(here, there)
-		here.Close() //nolint:errcheck,gosec // the copy has ended
+		here.Close() //nolint:errcheck // the copy has ended
 		wg.Wait()
 	})
 }
@@ -152,7 +152,9 @@ func pemOf(der []byte) []byte {
 }
 
 // env makes a server take this for AWS.
-func (a *aws) env() []string { return []string{"HTTPS_PROXY=" + a.proxy, "SSL_CERT_FILE=" + a.authority} }
+func (a *aws) env() []string {
+	return []string{"HTTPS_PROXY=" + a.proxy, "SSL_CERT_FILE=" + a.authority}
+}
 
 func (a *aws) setDown(down bool) {
 	a.mu.Lock()
