@@ -140,7 +140,7 @@ func brevoType(kind string) (event.Type, event.Bounce, event.Machine) {
 		return event.Failed, "", unknown
 	case "opened", "uniqueopened":
 		return event.Opened, "", unknown
-	case "proxyopen", "uniqueproxyopen":
+	case "proxyopen", "uniqueproxyopen", "loadedbyproxy":
 		return event.Opened, "", event.MachineYes
 	case "click", "clicked":
 		return event.Clicked, "", unknown

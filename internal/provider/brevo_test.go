@@ -21,7 +21,7 @@ func TestDecodeBrevoTypes(t *testing.T) {
 		"blocked": {want: event.Dropped}, "error": {want: event.Failed}, "opened": {want: event.Opened},
 		"unique_opened": {want: event.Opened}, "uniqueOpened": {want: event.Opened},
 		"proxy_open":        {want: event.Opened, machine: event.MachineYes},
-		"unique_proxy_open": {want: event.Opened, machine: event.MachineYes}, "uniqueProxyOpen": {want: event.Opened, machine: event.MachineYes},
+		"unique_proxy_open": {want: event.Opened, machine: event.MachineYes}, "loaded_by_proxy": {want: event.Opened, machine: event.MachineYes}, "uniqueProxyOpen": {want: event.Opened, machine: event.MachineYes},
 		"click": {want: event.Clicked}, "complaint": {want: event.Complained}, "spam": {want: event.Complained},
 		"unsubscribe": {want: event.Unsubscribed}, "unsubscribed": {want: event.Unsubscribed},
 		"list_addition": {}, "contact_deleted": {}, "inbound_email_processed": {}, "something_new": {},

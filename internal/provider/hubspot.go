@@ -76,14 +76,16 @@ func verifyHubspot(now time.Time, cfg Config, req Request) error {
 		return ErrMalformed
 	}
 	var prefixes []string
-	switch strings.ToLower(strings.TrimSpace(req.header("X-HubSpot-Signature-Version"))) {
-	case "", "v1":
-		prefixes = []string{""}
-	case "v2":
+	version := strings.ToLower(strings.TrimSpace(req.header("X-HubSpot-Signature-Version")))
+	if version == "" || version == "v1" {
+		prefixes = append(prefixes, "")
+	}
+	if version == "" || version == "v2" {
 		for _, address := range hubspotURLs(req.URL) {
 			prefixes = append(prefixes, req.Method+address)
 		}
-	default:
+	}
+	if len(prefixes) == 0 {
 		return ErrMalformed
 	}
 	matched := false

@@ -74,6 +74,7 @@ func TestVerifyHubspot(t *testing.T) {
 		"V3OtherAddress":    {headers: v3, url: "http://hooks.example/webhooks/x", want: provider.ErrMismatch},
 		"V3WrongBesideV1":   {headers: both, want: provider.ErrMismatch},
 		"V2":                {headers: v2, at: 24 * time.Hour},
+		"V2WithoutVersion":  {headers: without(v2, "X-HubSpot-Signature-Version")},
 		"V2OtherAddress":    {headers: v2, url: "https://evil.example/webhooks/x", want: provider.ErrMismatch},
 		"V2OtherBody":       {headers: v2, body: "[]", want: provider.ErrMismatch},
 		"V1":                {headers: v1, at: 24 * time.Hour},

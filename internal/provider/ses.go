@@ -133,7 +133,7 @@ func (d sesDecoder) events() ([]event.Event, error) {
 	e.Stream, e.Tags = tags["ses:configuration-set"], namedTags(tags)
 	at := firstTold(detail["timestamp"], d.snsTime)
 	switch kind {
-	case "Send", "Reject", "Rendering Failure": // which have no time of their own
+	case "Send", "Reject", "Rendering Failure", "RenderingFailure": // which have no time of their own
 		at = firstTold(detail["timestamp"], mail["timestamp"], d.snsTime)
 	}
 	if err := setTime(&e, at); err != nil {
@@ -166,7 +166,7 @@ func (d sesDecoder) events() ([]event.Event, error) {
 // sesDetail names the member that has an event's own object.
 func sesDetail(kind string) string {
 	switch kind {
-	case "Rendering Failure":
+	case "Rendering Failure", "RenderingFailure":
 		return "failure"
 	case "DeliveryDelay":
 		return "deliveryDelay"
@@ -196,7 +196,7 @@ func sesType(kind string, detail object) (event.Type, event.Bounce) {
 		return event.Opened, ""
 	case "Click":
 		return event.Clicked, ""
-	case "Rendering Failure":
+	case "Rendering Failure", "RenderingFailure":
 		return event.Failed, ""
 	case "DeliveryDelay":
 		return event.Deferred, ""

@@ -53,7 +53,7 @@ func TestDecodeSESTypes(t *testing.T) {
 	table := map[string]mapped{
 		"Send": {want: event.Sent}, "Delivery": {want: event.Delivered}, "Bounce": {want: event.Bounced, bounce: event.Hard},
 		"Complaint": {want: event.Complained}, "Reject": {want: event.Dropped}, "Open": {want: event.Opened}, "Click": {want: event.Clicked},
-		"Rendering Failure": {want: event.Failed}, "DeliveryDelay": {want: event.Deferred}, "Subscription": {want: event.Unsubscribed},
+		"Rendering Failure": {want: event.Failed}, "RenderingFailure": {want: event.Failed}, "DeliveryDelay": {want: event.Deferred}, "Subscription": {want: event.Unsubscribed},
 		"Received": {}, "AmazonSnsSubscriptionSucceeded": {}, "SomethingNew": {},
 	}
 	record := func(member string) func(kind string) string {
