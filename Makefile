@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # The steps of a check are in an order, the quick ones first.
 .NOTPARALLEL:
-.PHONY: help run build test check needs format vet lint fuzz race cover chaos bench golden
+.PHONY: help run build test check needs format vet lint fuzz race cover chaos bench golden corpus
 
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LINT_VERSION := 2.15.0
@@ -58,6 +58,11 @@ cover: ## the coverage of all tests, by function
 
 chaos: needs ## the long form of the crash test; ROUNDS=20
 	TALLYHOOK_CHAOS_ROUNDS=$(ROUNDS) scripts/gotest -race -count=1 -timeout 4h -run Crash ./internal/app/...
+
+corpus: ## run vendors' bodies and signatures of a folder; CORPUS=folder
+	@test -n '$(CORPUS)' || { echo 'say which folder: make corpus CORPUS=folder' >&2; exit 2; }
+	@go test -c -o bin/provider.test ./internal/provider
+	@bin/provider.test -corpus '$(CORPUS)'
 
 bench: build ## measure this machine: events a second against a server of its own
 	bin/tallyhook bench --self

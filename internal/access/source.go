@@ -23,6 +23,7 @@ const (
 	maxSecret  = 8192 // bytes of a secret or a header's value
 	maxHeaders = 32
 	maxCIDRs   = 256
+	maxTopics  = 64
 )
 
 // masked stands for a password or a header's value in what is shown. Sent
@@ -135,7 +136,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 	} else if in.Secret != "" {
 		wrong = checkSecret(wrong, p, in.Secret)
 	}
-	settings, wrong := checkSettings(wrong, in.Settings, provider.Settings{})
+	settings, wrong := checkSettings(wrong, p, in.Settings, provider.Settings{})
 	if len(wrong) > 0 {
 		return CreatedSource{}, fault.BadInput(wrong...)
 	}
@@ -216,7 +217,7 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 		changed = append(changed, "secret")
 	}
 	if patch.Settings != nil {
-		v.Settings, wrong = checkSettings(wrong, *patch.Settings, v.Settings)
+		v.Settings, wrong = checkSettings(wrong, provider.ByName(row.Provider), *patch.Settings, v.Settings)
 		changed = append(changed, "settings")
 	}
 	switch {
@@ -335,15 +336,15 @@ func mask(in provider.Settings) provider.Settings {
 			out.Headers[name] = masked
 		}
 	}
-	out.AllowedCIDRs = slices.Clone(in.AllowedCIDRs)
+	out.AllowedCIDRs, out.TopicARNs = slices.Clone(in.AllowedCIDRs), slices.Clone(in.TopicARNs)
 	return out
 }
 
-// checkSettings validates settings and puts what was masked back from the old
+// checkSettings validates the settings of a provider's source and puts what was masked back from the old
 // ones. Nothing secret is echoed.
-func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Settings, []fault.Field) {
+func checkSettings(wrong []fault.Field, p *provider.Provider, in, old provider.Settings) (provider.Settings, []fault.Field) {
 	out := in
-	out.Headers, out.AllowedCIDRs = maps.Clone(in.Headers), slices.Clone(in.AllowedCIDRs)
+	out.Headers, out.AllowedCIDRs, out.TopicARNs = maps.Clone(in.Headers), slices.Clone(in.AllowedCIDRs), slices.Clone(in.TopicARNs)
 	bad := func(name, message string) {
 		wrong = append(wrong, fault.Field{Location: "body.settings." + name, Message: message})
 	}
@@ -404,16 +405,28 @@ func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Set
 		}
 	}
 
+	if len(in.TopicARNs) > maxTopics {
+		bad("topic_arns", fmt.Sprintf("has more than %d entries", maxTopics))
+	} else {
+		check("topic_arns", provider.Settings{TopicARNs: in.TopicARNs})
+	}
+
 	if err := in.CheckAgents(); err != nil {
 		bad("agents", strings.TrimPrefix(err.Error(), "agents: "))
 	}
 
+	if p != nil {
+		if err := p.CheckAccept(in.Accept); err != nil {
+			bad("accept", err.Error())
+		}
+	}
+
 	switch in.OnUnmatched {
-	case "", "park":
-	case "ignore", "enroll":
-		bad("on_unmatched", in.OnUnmatched+" is not in this release; park is")
+	case "", "park", "ignore":
+	case "enroll":
+		bad("on_unmatched", "enroll is not in this release; park and ignore are")
 	default:
-		bad("on_unmatched", "must be park")
+		bad("on_unmatched", "must be park or ignore")
 	}
 	return out, wrong
 }

@@ -127,6 +127,7 @@ func (a *App) open(ctx context.Context) error {
 	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics})
 	a.receiver = &ingest.Receiver{
 		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+		Certificate: access.NewCertificates(fetch, time.Now).Get, Confirm: call,
 	}
 	a.letters = deadletter.New(a.store, deadletter.Options{
 		Decode: a.receiver.Redecode, Accept: a.committer.Accept, Now: time.Now, Logger: a.log, Metrics: a.metrics,

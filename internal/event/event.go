@@ -183,6 +183,13 @@ type Event struct {
 
 	Payload []byte // the event as it was submitted, byte for byte
 
+	// What a source's settings are held against; neither is stored.
+	Stream string   // the provider's message stream, or what it has in its place
+	Tags   []string // the mail's tags or categories
+	// IgnoreUnmatched makes an event without an enrollment ignored, where it
+	// would wait. It is not stored: an event that waits already goes on waiting.
+	IgnoreUnmatched bool
+
 	// IdentityParts are what makes this event this event when the default
 	// (the provider's id with its type, else the submitted fields) is wrong
 	// for a provider. Only signed or submitted values, never the receipt time.

@@ -200,6 +200,9 @@ func (r Rules) decide(w *Work) {
 		w.To = event.Applied
 		w.Result.Outcome, w.Result.Enrollment = event.OutcomeApplied, w.Decision.Enrollment
 		w.Result.Waited = max(0, r.Now.Sub(w.Event.ReceivedAt))
+	case w.Fresh && w.Event.IgnoreUnmatched && w.Decision.Reason == ReasonNoEnrollment:
+		w.To = event.Ignored
+		w.Result.Outcome = event.OutcomeIgnored
 	case w.By == ByRetry && r.last(w.Attempts):
 		w.To = event.Dead
 		w.Result.Outcome = event.OutcomeDead

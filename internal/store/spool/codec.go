@@ -71,6 +71,9 @@ func eventFields(e *event.Event) []field {
 		{24, &e.Metadata},
 		{25, &e.Payload},
 		{26, &e.IdentityParts},
+		{27, &e.Stream},
+		{28, &e.Tags},
+		{29, &e.IgnoreUnmatched},
 	}
 }
 
