@@ -24,11 +24,13 @@ const (
 	promclient = "github.com/prometheus/client_golang/..."
 	huma       = "github.com/danielgtaylor/huma/v2/..."
 	sqlite     = "github.com/ncruces/go-sqlite3/..."
-	goose      = "github.com/pressly/goose/v3"
+	pgx        = "github.com/jackc/pgx/v5/..."
+	goose      = "github.com/pressly/goose/v3/..."
 	cobra      = "github.com/spf13/cobra"
 	pflag      = "github.com/spf13/pflag"
 	vegeta     = "github.com/tsenart/vegeta/v12/..."
 	cmp        = "github.com/google/go-cmp/..."
+	rapid      = "pgregory.net/rapid"
 )
 
 // mayImport lists, for each package, what it may import beside the standard
@@ -61,7 +63,8 @@ func mayImport() []rule {
 		{store, kindCore, []string{fault, event, campaign, uuid}},
 		{"internal/store/sqlite", kindAdapter, []string{fault, event, campaign, store, uuid, json, jsontext, sqlite, goose}},
 		{"internal/store/spool", kindAdapter, []string{fault, event, store, uuid, sqlite}},
-		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp}},
+		{"internal/store/postgres", kindAdapter, []string{fault, event, campaign, store, uuid, json, pgx, goose}},
+		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp, rapid}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
 
 		// Use-cases.
@@ -79,7 +82,7 @@ func mayImport() []rule {
 		// Tools: clients over HTTP that know nothing of the inside.
 		{"internal/demo", kindTool, []string{uuid, json, jsontext}},
 		{"internal/bench", kindTool, []string{event, yardstick, uuid, json, vegeta}},
-		{"internal/testenv", kindTest, []string{sqlite}},
+		{"internal/testenv", kindTest, []string{sqlite, pgx}},
 		{"internal/archtest", kindTest, nil},
 
 		// The only ones that see everything.
@@ -239,7 +242,7 @@ func TestBorders(t *testing.T) {
 				}
 			}
 			from, to := kinds[name], kinds[imported]
-			database := imported == "database/sql" || strings.HasPrefix(imported, "github.com/ncruces/") || strings.HasPrefix(imported, "github.com/pressly/goose")
+			database := imported == "database/sql" || strings.HasPrefix(imported, "github.com/ncruces/") || strings.HasPrefix(imported, "github.com/jackc/") || strings.HasPrefix(imported, "github.com/pressly/goose")
 			network := imported == "net/http" || imported == "database/sql" || imported == "os" || imported == "log/slog"
 			refuse(database && !inStore(name) && name != "internal/testenv", "SQL lives in internal/store")
 			refuse(from == kindCore && network, "the core is pure")

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -209,6 +210,7 @@ func (p *Postgres) install() (err error) {
 	if !p.opt.Durable {
 		parent = memory()
 	}
+	sweep(cmp.Or(parent, os.TempDir()))
 	if p.dir, err = os.MkdirTemp(parent, "tallyhook-postgres-"); err != nil {
 		return err
 	}
@@ -229,11 +231,32 @@ func (p *Postgres) install() (err error) {
 	return nil
 }
 
+// sweep removes the folders of servers that have ended with a test process
+// that was killed.
+func sweep(parent string) {
+	dirs, err := filepath.Glob(filepath.Join(parent, "tallyhook-postgres-*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || time.Since(info.ModTime()) < time.Hour { // it may be starting
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid")) //nolint:gosec // a folder that tests have made
+		first, _, _ := strings.Cut(string(raw), "\n")
+		if pid, perr := strconv.Atoi(first); err == nil && perr == nil && syscall.Kill(pid, 0) == nil {
+			continue
+		}
+		_ = os.RemoveAll(dir) // another's that is not ours to remove stays
+	}
+}
+
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
 //nolint:noctx // ended by End, or by the end of this process (dying)
 func (p *Postgres) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, name), args...)
+	cmd := exec.Command(filepath.Join(p.bin, name), args...) //nolint:gosec // the programs of the installed server
 	cmd.Dir = p.dir
 	cmd.Env = []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + p.dir}
 	return cmd
@@ -352,7 +375,7 @@ func (p *Postgres) halt() []int {
 		return nil
 	}
 	for _, name := range tasks {
-		raw, err := os.ReadFile(name)
+		raw, err := os.ReadFile(name) //nolint:gosec // of /proc
 		if err != nil {
 			continue
 		}

@@ -48,7 +48,7 @@ func inBatches(b *testing.B, fn func(from, n int) error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkCommit commits opens of 1,000 people in batches of 500 by four
+// BenchmarkCommit commits opens of 20,000 people in batches of 500 by four
 // goroutines, on a server that keeps what it commits (fsync on).
 func BenchmarkCommit(b *testing.B) {
 	own := testenv.StartPostgres(b, testenv.PostgresOptions{Durable: true, Template: schema, Settings: []string{"shared_buffers=256MB"}})
@@ -60,7 +60,7 @@ func BenchmarkCommit(b *testing.B) {
 	must(b, err)
 	ins, err := s.CreateInstance(ctx, campaign.Instance{Tenant: 1, TemplateID: tpl.ID, Name: "i", Status: campaign.Active}, store.Idempotency{})
 	must(b, err)
-	people := make([]campaign.Enrollment, 1000)
+	people := make([]campaign.Enrollment, 20_000)
 	for i := range people {
 		people[i].Email = fmt.Sprintf("p%d@example.com", i)
 	}
@@ -74,7 +74,7 @@ func BenchmarkCommit(b *testing.B) {
 		for i := range batch {
 			batch[i] = event.Event{
 				ID: uuid.Must(uuid.NewV7()), Tenant: 1, Scope: "api:x", Provider: "x", Type: event.Opened, Channel: event.Email,
-				ProviderEventID: fmt.Sprint(run, from+i), ProviderMessageID: fmt.Sprint("m", from+i), Email: people[(from+i)%1000].Email,
+				ProviderEventID: fmt.Sprint(run, from+i), ProviderMessageID: fmt.Sprint("m", from+i), Email: people[(from+i)%len(people)].Email,
 				OccurredAt: now, ReceivedAt: now, Payload: payload, StepNumber: 1,
 			}
 		}

@@ -24,9 +24,6 @@ func (t *tx) Effect(x *store.Effects) error {
 	return nil
 }
 
-// writeEffects is Effect.
-func (t *tx) writeEffects(x *store.Effects) error { return t.Effect(x) }
-
 func compareKeys(a, b campaign.FactKey) int {
 	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Qualifier, b.Qualifier), cmp.Compare(a.Step, b.Step),
 		cmp.Compare(a.Machine, b.Machine), cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Variant, b.Variant))

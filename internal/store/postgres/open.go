@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"strconv"
 	"time"
 
@@ -109,9 +110,7 @@ func (s *Store) connect(ctx context.Context, n int, settings map[string]string) 
 	c.ConnConfig.RuntimeParams["lock_timeout"] = ms(s.opt.TxTimeout / 2)
 	c.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = ms(2 * s.opt.TxTimeout)
 	c.ConnConfig.RuntimeParams["application_name"] = "tallyhook"
-	for name, value := range settings {
-		c.ConnConfig.RuntimeParams[name] = value
-	}
+	maps.Copy(c.ConnConfig.RuntimeParams, settings)
 	c.ConnConfig.Tracer = s.opt.Tracer
 	// A context that ends takes its statement back at the server, too.
 	c.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {

@@ -33,7 +33,7 @@ func TestEventAndEnrollmentAtOnceLeavesNobodyWaiting(t *testing.T) {
 	var group sync.WaitGroup
 	do := func(fn func(storetest.Store)) {
 		room <- struct{}{}
-		s := stores[rand.IntN(2)] //nolint:gosec // a test needs no secrecy
+		s := stores[rand.IntN(2)]
 		group.Go(func() { fn(s); <-room })
 	}
 	for i := range pairs {
@@ -63,7 +63,7 @@ func TestEventAndEnrollmentAtOnceLeavesNobodyWaiting(t *testing.T) {
 			}
 			people[i] = d[0].ID
 		}
-		if rand.IntN(2) == 0 { //nolint:gosec // a test needs no secrecy
+		if rand.IntN(2) == 0 {
 			do(send)
 			do(enroll)
 		} else {

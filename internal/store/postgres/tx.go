@@ -96,21 +96,15 @@ func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error)
 		s: s, ctx: ctx, conn: conn, queue: &pgx.Batch{}, now: s.opt.Now().UTC().Truncate(time.Microsecond),
 		slot: int(conn.Conn().PgConn().PID() % slots), sums: store.NewEffects(),
 	}
-	done := false
-	defer func() {
-		if !done { // an error, or a panic on its way up
-			t.rollback()
-		}
-	}()
+	defer rollback(ctx, conn.Conn()) // of what has not been committed, also when a panic is on its way up
 	t.later("BEGIN")
-	if err := fn(t); err != nil {
-		return t, err
+	if err = fn(t); err == nil {
+		err = t.commit()
 	}
-	if err := t.commit(); err != nil {
-		return t, err
+	if readOnly(err) { // the next connection may lead to who has taken over
+		hangUp(ctx, conn.Conn())
 	}
-	done = true
-	return t, nil
+	return t, err
 }
 
 // commit writes the sums, which others may wait for, and commits.
@@ -124,17 +118,22 @@ func (t *tx) commit() error {
 	return err
 }
 
-// rollback undoes the transaction, or gives the connection up.
-func (t *tx) rollback() {
-	conn := t.conn.Conn()
+// rollback undoes the transaction that is open, or gives the connection up.
+func rollback(ctx context.Context, conn *pgx.Conn) {
 	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
 		_ = conn.Close(ctx) // the server undoes it then
 	}
+}
+
+func hangUp(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // it is of no more use, however it ends
 }
 
 // scanner is what a row gives.
@@ -155,13 +154,7 @@ func (t *tx) flush() error {
 	}
 	q := t.queue
 	t.queue = &pgx.Batch{}
-	err := t.conn.SendBatch(t.ctx, q).Close()
-	if readOnly(err) { // the next connection may lead to who has taken over
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), time.Second)
-		defer cancel()
-		_ = t.conn.Conn().Close(ctx)
-	}
-	return err
+	return t.conn.SendBatch(t.ctx, q).Close()
 }
 
 // exec runs a statement, after what is queued, and counts the rows it changed.
