@@ -16,7 +16,7 @@ import (
 // Queue is what the worker needs of the retry schedule and the processor
 // behind it.
 type Queue interface {
-	Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error)
+	Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error)
 	Retry(ctx context.Context, claim store.Claim) ([]store.Result, error)
 	Failed(ctx context.Context, claim store.Claim, detail string) ([]store.Result, error)
 	Release(ctx context.Context, claim store.Claim) error
@@ -91,7 +91,7 @@ func (w *Worker) loop(ctx context.Context, op string, step func(context.Context)
 }
 
 func (w *Worker) retry(ctx context.Context) (time.Duration, error) {
-	claim, err := w.queue.Claim(ctx, w.opt.Batch, w.opt.Lease)
+	claim, err := w.queue.Claim(ctx, w.opt.Batch, w.opt.Lease, 0)
 	if err != nil {
 		return 0, err
 	}

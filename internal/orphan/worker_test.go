@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted})
+	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +119,8 @@ type broken struct {
 	failed  atomic.Int64
 }
 
-func (b *broken) Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error) {
-	c, err := b.World.Claim(ctx, n, lease)
+func (b *broken) Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error) {
+	c, err := b.World.Claim(ctx, n, lease, overdue)
 	if len(c.Events) > 0 {
 		b.claims.Add(1)
 	}

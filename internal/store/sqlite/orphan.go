@@ -26,9 +26,10 @@ func share(r event.Route) int {
 }
 
 // Claim takes at most n due orphans under a lease: weighted over the routes
-// and in turn over the tenants, the longest due first. A lease that runs out
-// makes them claimable again and is not an attempt.
-func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error) {
+// and in turn over the tenants, the longest due first, and only those that have
+// been claimable for overdue. A lease that runs out makes them claimable again
+// and is not an attempt.
+func (s *Store) Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error) {
 	claim := store.Claim{Token: s.tokens.Add(1)}
 	err := s.write(ctx, bulk, "claim orphans", func(t *tx) error {
 		claim.Events = claim.Events[:0]
@@ -46,7 +47,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Cl
 				if want <= 0 {
 					break
 				}
-				if err := t.claimRoute(&claim, r, want, lease); err != nil {
+				if err := t.claimRoute(&claim, r, want, lease, overdue); err != nil {
 					return err
 				}
 			}
@@ -56,7 +57,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Cl
 	return claim, err
 }
 
-func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease time.Duration) error {
+func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease, overdue time.Duration) error {
 	// Each tenant offers its longest due; row_number deals them out in turn.
 	return t.query(`UPDATE orphan SET visible_at = ?4, token = ?5 WHERE event_seq IN (
 			SELECT event_seq FROM (
@@ -71,7 +72,7 @@ func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease time.
 		}
 		claim.Events = append(claim.Events, c)
 		return nil
-	}, string(r), us(t.now), want, us(t.now.Add(lease)), claim.Token)
+	}, string(r), us(t.now.Add(-overdue)), want, us(t.now.Add(lease)), claim.Token)
 }
 
 // Retry runs claimed orphans through the processor: those whose enrollment is
@@ -102,6 +103,7 @@ func (s *Store) Retry(ctx context.Context, claim store.Claim) ([]store.Result, e
 		moments := make([]moment, 0, len(kept))
 		for i, w := range kept {
 			results[i] = w.result
+			results[i].Seq = w.seq
 			detail := fmt.Sprintf("attempt %d of %d: ", w.attempts+1, s.attemptLimit())
 			if w.to == event.Applied {
 				detail += "the enrollment was found"
@@ -117,7 +119,9 @@ func (s *Store) Retry(ctx context.Context, claim store.Claim) ([]store.Result, e
 
 type heldOrphan struct{ attempts, failures int }
 
-// held reads which orphans a claim still holds and may spend an attempt of.
+// held reads which orphans a claim still holds and may spend an attempt of. Of
+// an external claim only the due time is compared: once an attempt is spent
+// that has moved on.
 func (t *tx) held(claim store.Claim) (map[int64]heldOrphan, error) {
 	seen := make(map[int64]int, len(claim.Events))
 	for _, c := range claim.Events {
@@ -125,18 +129,18 @@ func (t *tx) held(claim store.Claim) (map[int64]heldOrphan, error) {
 	}
 	held := make(map[int64]heldOrphan, len(seen))
 	err := t.query(`SELECT o.event_seq, o.attempts, o.failures FROM b_seq(?1) b
-		CROSS JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND o.token = ?2 AND o.due_at <= ?3`,
+		CROSS JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND (o.token = ?2 OR ?4) AND o.due_at <= ?3`,
 		func(sc scanner) error {
 			var seq int64
 			var h heldOrphan
 			if err := sc.Scan(&seq, &h.attempts, &h.failures); err != nil {
 				return err
 			}
-			if seen[seq] == h.attempts {
+			if claim.External || seen[seq] == h.attempts {
 				held[seq] = h
 			}
 			return nil
-		}, bind(claim.Events, claimedColumn), claim.Token, us(t.now))
+		}, bind(claim.Events, claimedColumn), claim.Token, us(t.now), claim.External)
 	return held, err
 }
 
@@ -182,11 +186,12 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 				if err := t.process([]*work{w}); err != nil {
 					return err
 				}
+				w.result.Seq = w.seq
 				results = append(results, w.result)
 				continue
 			}
-			if _, err := t.exec(`UPDATE orphan SET failures = failures + 1, token = 0, visible_at = ?2 WHERE event_seq = ?1 AND token = ?3`,
-				w.seq, us(t.now.Add(time.Minute)), claim.Token); err != nil {
+			if _, err := t.exec(`UPDATE orphan SET failures = failures + 1, token = 0, visible_at = ?2 WHERE event_seq = ?1 AND (token = ?3 OR ?4)`,
+				w.seq, us(t.now.Add(time.Minute)), claim.Token, claim.External); err != nil {
 				return err
 			}
 		}
@@ -195,9 +200,10 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 	return results, err
 }
 
-// Release gives a claim back: due now, no attempt spent.
+// Release gives a claim back: due now, no attempt spent. It does nothing for an
+// external claim, whose lease is not here.
 func (s *Store) Release(ctx context.Context, claim store.Claim) error {
-	if len(claim.Events) == 0 {
+	if len(claim.Events) == 0 || claim.External {
 		return nil
 	}
 	return s.write(ctx, bulk, "release orphans", func(t *tx) error {
@@ -205,6 +211,25 @@ func (s *Store) Release(ctx context.Context, claim store.Claim) error {
 			WHERE token = ?2 AND event_seq IN (SELECT seq FROM b_seq(?1))`, bind(claim.Events, claimedColumn), claim.Token)
 		return err
 	})
+}
+
+// Orphans pages through the schedule by number, n of those after a number, for
+// a queue beside the database that is filled anew.
+func (s *Store) Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error) {
+	var parked []store.Parked
+	now := s.opt.Now()
+	err := s.read(ctx, "page orphans", `SELECT event_seq, tenant_id, route, due_at FROM orphan WHERE event_seq > ?1 ORDER BY event_seq LIMIT ?2`,
+		func(sc scanner) error {
+			var p store.Parked
+			var due int64
+			if err := sc.Scan(&p.Seq, &p.Tenant, &p.Route, &due); err != nil {
+				return err
+			}
+			p.Delay = max(0, at(due).Sub(now))
+			parked = append(parked, p)
+			return nil
+		}, after, n)
+	return parked, err
 }
 
 // NextDue is when the earliest orphan may be claimed; ok is false when none waits.

@@ -313,6 +313,7 @@ func (t *tx) schedule(works []*work) error {
 			bind(waitingOf(parked), keyColumn)); err != nil {
 			return err
 		}
+		t.tell(parked)
 	}
 	if err := t.explain(works); err != nil {
 		return err
@@ -328,6 +329,19 @@ func (t *tx) schedule(works []*work) error {
 		}
 	}
 	return nil
+}
+
+// tell has the queue beside the database told of new orphans, once they are
+// committed.
+func (t *tx) tell(parked []*work) {
+	if t.s.opt.Parked == nil {
+		return
+	}
+	told := make([]store.Parked, len(parked))
+	for i, w := range parked {
+		told[i] = store.Parked{Seq: w.seq, Tenant: w.ev.Tenant, Route: w.ev.Route(), Delay: w.result.NextAttemptAt.Sub(t.now)}
+	}
+	t.after = append(t.after, func() { t.s.opt.Parked(told) })
 }
 
 // plan sets when an orphan that has spent so many attempts is tried next.

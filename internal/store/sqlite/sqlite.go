@@ -42,6 +42,9 @@ type Options struct {
 	// Adopted is told, after the commit, which waiting events an adoption has
 	// applied. May be nil.
 	Adopted func([]store.Result)
+	// Parked is told, after the commit, which events have come to wait. It must
+	// not block: the writer waits for it. May be nil.
+	Parked func([]store.Parked)
 	// Serve takes the right to be the one process that serves the database.
 	Serve bool
 	// Generation is how many events make a generation of the index; 0 takes

@@ -78,7 +78,7 @@ func TestConstantStatements(t *testing.T) {
 		w.Spend()
 		w.Flood(n, storetest.Lead("nobody"))
 		w.Clock.Advance(3 * time.Second)
-		claim, err := w.Claim(t.Context(), n, time.Minute)
+		claim, err := w.Claim(t.Context(), n, time.Minute, 0)
 		if err != nil || len(claim.Events) != n {
 			t.Fatalf("claimed %d of %d, %v", len(claim.Events), n, err)
 		}

@@ -32,6 +32,11 @@ func retries() group {
 		"DepthsByRoute":                  depths,
 		"ReleasedAndForeignClaimsAreOff": staleClaims,
 		"ManyMayAskAtOnce":               manyAsk,
+		"OnlyTheOverdueAreSwept":         sweep,
+		"ExternalClaimNeedsNoToken":      external,
+		"ExternalFailuresArePoison":      externalPoison,
+		"OrphansArePaged":                pages,
+		"ParkedAreTold":                  told,
 	}}
 }
 
@@ -63,7 +68,7 @@ func claimBatch(w *World) {
 	w.Clock.Advance(time3)
 	seen := map[int64]bool{}
 	for _, want := range []int{50, 50, 20, 0} {
-		c, err := w.Claim(w.Ctx(), 50, time.Minute)
+		c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 		w.must(err)
 		Same(w.T, "claimed", len(c.Events), want)
 		for _, e := range c.Events {
@@ -90,7 +95,7 @@ func claimWeights(w *World) {
 	w.Flood(100, Lead("l"), typed(event.Replied))
 	w.Clock.Advance(time3)
 	route := func(c store.Claimed) string { return string(c.Route) }
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	n := count(c, route)
 	Same(w.T, "claimed", len(c.Events), 50)
@@ -100,11 +105,11 @@ func claimWeights(w *World) {
 	w.must(w.Release(w.Ctx(), c))
 	// A route that has nothing leaves its share to the others.
 	for range 6 {
-		c, err = w.Claim(w.Ctx(), 50, time.Hour)
+		c, err = w.Claim(w.Ctx(), 50, time.Hour, 0)
 		w.must(err)
 		Same(w.T, "claimed", len(c.Events), 50)
 	}
-	c, err = w.Claim(w.Ctx(), 50, time.Hour)
+	c, err = w.Claim(w.Ctx(), 50, time.Hour, 0)
 	w.must(err)
 	Same(w.T, "left", len(c.Events), 0)
 }
@@ -116,7 +121,7 @@ func claimTurns(w *World) {
 	w.Clock.Advance(time.Second)
 	w.Flood(10, Lead("l"), For(other.ID))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	n := count(c, func(c store.Claimed) string { return fmt.Sprint(c.Tenant) })
 	Same(w.T, "a flood does not hold up another tenant", n[fmt.Sprint(other.ID)], 10)
@@ -126,7 +131,7 @@ func claimTurns(w *World) {
 func leaseRunsOut(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	first, err := w.Claim(w.Ctx(), 50, 15*time.Second)
+	first, err := w.Claim(w.Ctx(), 50, 15*time.Second, 0)
 	w.must(err)
 	Same(w.T, "claimed", len(first.Events), 1)
 	Same(w.T, "claimed twice", len(w.Due()), 0)
@@ -136,7 +141,7 @@ func leaseRunsOut(w *World) {
 		w.T.Errorf("claimable again in %v, want 15 s", d)
 	}
 	w.Clock.Advance(16 * time.Second)
-	second, err := w.Claim(w.Ctx(), 50, 15*time.Second)
+	second, err := w.Claim(w.Ctx(), 50, 15*time.Second, 0)
 	w.must(err)
 	Same(w.T, "claimed again", len(second.Events), 1)
 	Same(w.T, "a lost lease is not an attempt", second.Events[0].Attempts, 0)
@@ -153,7 +158,7 @@ func release(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	before := w.Record(res.ID).NextAttemptAt
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Hour)
+	c, err := w.Claim(w.Ctx(), 50, time.Hour, 0)
 	w.must(err)
 	w.must(w.Release(w.Ctx(), c))
 	r := w.Record(res.ID)
@@ -166,10 +171,10 @@ func release(w *World) {
 func twoClaims(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	first, err := w.Claim(w.Ctx(), 50, time.Second)
+	first, err := w.Claim(w.Ctx(), 50, time.Second, 0)
 	w.must(err)
 	w.Clock.Advance(2 * time.Second)
-	second, err := w.Claim(w.Ctx(), 50, time.Second)
+	second, err := w.Claim(w.Ctx(), 50, time.Second, 0)
 	w.must(err)
 	var spent int
 	for _, c := range []store.Claim{second, first, second, first} {
@@ -245,7 +250,7 @@ func jitter(w *World) {
 	// None is claimed before it is due, so each claim can be retried in full.
 	for range 14 {
 		w.Clock.Advance(5 * time.Second)
-		c, err := w.Claim(w.Ctx(), 1000, time.Hour)
+		c, err := w.Claim(w.Ctx(), 1000, time.Hour, 0)
 		w.must(err)
 		got, err := w.Retry(w.Ctx(), c)
 		w.must(err)
@@ -259,7 +264,7 @@ func jitter(w *World) {
 func outage(w *World) {
 	res := w.Send(event.Opened, Address("ada@example.com"))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	gone, cancel := context.WithDeadline(w.Ctx(), time.Now().Add(-time.Second))
 	defer cancel()
@@ -280,7 +285,7 @@ func poison(w *World) {
 	res := w.Send(event.Opened, Address("ada@example.com"))
 	for n := range 3 {
 		w.Clock.Advance(2 * time.Minute)
-		c, err := w.Claim(w.Ctx(), 50, time.Minute)
+		c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 		w.must(err)
 		Same(w.T, "claimed", len(c.Events), 1)
 		got, err := w.Failed(w.Ctx(), c, "the database refuses it")
@@ -309,7 +314,7 @@ func poison(w *World) {
 func adoptedMeanwhile(w *World) {
 	a, b := w.Send(event.Opened, Address("ada@example.com")), w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	Same(w.T, "claimed", len(c.Events), 2)
 	ada := w.Person("ada@example.com")
@@ -335,7 +340,7 @@ func depths(w *World) {
 	check(event.RouteUrgent, store.RouteStats{Depth: 3, OldestAt: oldest})
 	check(event.RouteStandard, store.RouteStats{})
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 2, time.Minute)
+	c, err := w.Claim(w.Ctx(), 2, time.Minute, 0)
 	w.must(err)
 	Same(w.T, "claimed", len(c.Events), 2)
 	all, err := w.QueueStats(w.Ctx())
@@ -378,10 +383,131 @@ func manyAsk(w *World) {
 	}
 }
 
+func sweep(w *World) {
+	w.Flood(3, Lead("l"))
+	w.Clock.Advance(time.Second + 29*time.Second) // due for 29 s
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 30*time.Second)
+	w.must(err)
+	Same(w.T, "claimed too early", len(c.Events), 0)
+	w.Clock.Advance(2 * time.Second)
+	c, err = w.Claim(w.Ctx(), 50, time.Minute, 30*time.Second)
+	w.must(err)
+	Same(w.T, "claimed", len(c.Events), 3)
+	w.Clock.Advance(61 * time.Second) // the lease is out, for a second
+	c, err = w.Claim(w.Ctx(), 50, time.Minute, 30*time.Second)
+	w.must(err)
+	Same(w.T, "claimed right after the lease", len(c.Events), 0)
+}
+
+// beside is a claim of a queue beside the database.
+func (w *World) beside(ids ...uuid.UUID) store.Claim {
+	c := store.Claim{Token: 7, External: true}
+	for _, id := range ids {
+		r := w.Record(id)
+		c.Events = append(c.Events, store.Claimed{Seq: r.Seq, Tenant: r.Tenant, Route: r.Route()})
+	}
+	return c
+}
+
+func external(w *World) {
+	res := w.Send(event.Opened, Lead("l"))
+	c := w.beside(res.ID)
+	got, err := w.Retry(w.Ctx(), c)
+	w.must(err)
+	Same(w.T, "retried before it is due", len(got), 0)
+	for n := 1; n <= Attempts; n++ {
+		w.Clock.Advance(10 * time.Second)
+		own, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
+		w.must(err)
+		Same(w.T, "claimed here too", len(own.Events), 1)
+		w.must(w.Release(w.Ctx(), c))
+		Same(w.T, "still held here", len(w.Due()), 0)
+		for range 2 { // the second time it is not due any more
+			more, err := w.Retry(w.Ctx(), c)
+			w.must(err)
+			got = append(got, more...)
+		}
+		late, err := w.Retry(w.Ctx(), own)
+		w.must(err)
+		Same(w.T, "retried by the other claimer", len(late), 0)
+		Same(w.T, "retried", len(got), n)
+		Same(w.T, "number", got[n-1].Seq, c.Events[0].Seq)
+		Same(w.T, "attempts", w.Record(res.ID).Attempts, n)
+	}
+	Same(w.T, "outcome", got[Attempts-1].Outcome, event.OutcomeDead)
+	Same(w.T, "attempts of the letter", w.LetterOf(res.ID).Attempts, Attempts)
+}
+
+func externalPoison(w *World) {
+	res := w.Send(event.Opened, Lead("l"))
+	c := w.beside(res.ID)
+	for n := range 3 {
+		w.Clock.Advance(2 * time.Minute)
+		got, err := w.Failed(w.Ctx(), c, "the database refuses it")
+		w.must(err)
+		if n < 2 {
+			Same(w.T, "settled", len(got), 0)
+			continue
+		}
+		Same(w.T, "settled", len(got), 1)
+		Same(w.T, "number", got[0].Seq, c.Events[0].Seq)
+	}
+	Same(w.T, "letter", w.LetterOf(res.ID).Reason, store.ReasonPoison)
+}
+
+func pages(w *World) {
+	ids := w.Flood(25, Lead("l"))
+	w.Send(event.Opened, Lead("l"))
+	w.Clock.Advance(400 * time.Millisecond)
+	var all []store.Parked
+	for after := int64(0); ; {
+		page, err := w.Orphans(w.Ctx(), after, 10)
+		w.must(err)
+		if len(page) == 0 {
+			break
+		}
+		for _, p := range page {
+			if p.Seq <= after {
+				w.T.Fatalf("number %d comes after %d", p.Seq, after)
+			}
+			after = p.Seq
+		}
+		all = append(all, page...)
+	}
+	Same(w.T, "paged", len(all), 26)
+	first := w.Record(ids[0])
+	Same(w.T, "number", all[0].Seq, first.Seq)
+	Same(w.T, "tenant", all[0].Tenant, w.Tenant)
+	Same(w.T, "route", all[0].Route, event.RouteStandard)
+	Same(w.T, "route of the last", all[25].Route, event.RouteBulk)
+	if d := all[0].Delay; d <= 500*time.Millisecond || d > 600*time.Millisecond {
+		w.T.Errorf("due in %v, want 0.6 s", d)
+	}
+	w.Clock.Advance(time.Minute)
+	page, err := w.Orphans(w.Ctx(), 0, 1)
+	w.must(err)
+	Same(w.T, "due long ago", page[0].Delay, 0)
+}
+
+func told(w *World) {
+	var parked []store.Parked
+	w.Reopen(func(o *Options) { o.Parked = func(p []store.Parked) { parked = append(parked, p...) } })
+	w.Person("ada@example.com")
+	w.Send(event.Opened, Address("ada@example.com"))
+	res := w.Send(event.Replied, Lead("l"))
+	want := store.Parked{Seq: w.Record(res.ID).Seq, Tenant: w.Tenant, Route: event.RouteUrgent, Delay: time.Second}
+	Same(w.T, "parked", parked, []store.Parked{want})
+	w.Spend()
+	Same(w.T, "a retry parks nothing anew", len(parked), 1)
+	_, err := w.ReplayLetters(w.Ctx(), w.Tenant, []uuid.UUID{w.LetterOf(res.ID).ID})
+	w.must(err)
+	Same(w.T, "replayed, and waiting again", parked, []store.Parked{want, want})
+}
+
 func staleClaims(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	w.must(w.Release(w.Ctx(), c))
 	for name, claim := range map[string]store.Claim{

@@ -46,10 +46,11 @@ type Events interface {
 
 // Queue is the retry schedule and the processor behind it.
 type Queue interface {
-	Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error)
+	Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error)
 	Retry(ctx context.Context, claim store.Claim) ([]store.Result, error)
 	Failed(ctx context.Context, claim store.Claim, detail string) ([]store.Result, error)
 	Release(ctx context.Context, claim store.Claim) error
+	Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error)
 	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 	AdoptNext(ctx context.Context, n int) (more bool, err error)
 	QueueStats(ctx context.Context) (map[event.Route]store.RouteStats, error)
@@ -133,6 +134,7 @@ type Options struct {
 	Now       func() time.Time
 	Delay     func(n int) (time.Duration, bool)
 	Adopted   func([]store.Result)
+	Parked    func([]store.Parked)
 	// Generation is how many events a store that indexes behind gathers before
 	// it does; 0 takes its default.
 	Generation int
