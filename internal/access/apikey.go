@@ -82,9 +82,11 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 	case err != nil:
 		return Principal{}, err
 	case !ok || subtle.ConstantTimeCompare(k.Hash[:], hash[:]) != 1:
+		s.known.dropKey(hash)
 		return Principal{}, unknownKey()
 	}
 	if why := s.refuses(k); why != "" {
+		s.known.dropKey(hash)
 		return Principal{}, fault.New(fault.Unauthenticated, "the API key %s", why)
 	}
 	s.mu.Lock()
@@ -92,6 +94,7 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 		s.used[k.ID] = now
 	}
 	s.mu.Unlock()
+	s.known.addKey(hash)
 	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: k.Scopes}, nil
 }
 
@@ -166,6 +169,7 @@ func (s *Service) addKey(ctx context.Context, by Principal, plain, name string, 
 		return store.Key{}, fmt.Errorf("create key: %w", err)
 	}
 	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
+	s.known.addKey(k.Hash)
 	s.audit(ctx, by, "key.create", id, name+": "+strings.Join(scopes, " "))
 	return k, nil
 }

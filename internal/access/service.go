@@ -58,6 +58,7 @@ type Service struct {
 	used map[uuid.UUID]time.Time
 
 	refused rejections
+	known   known
 }
 
 // New makes the service. It asks the store for one setting: a CanarySetting, which
@@ -74,6 +75,7 @@ func New(st Store, o Options) (*Service, error) {
 		byID:    newLookup[uuid.UUID, Opened](),
 		used:    map[uuid.UUID]time.Time{},
 		refused: rejections{of: map[uuid.UUID]*refusals{}},
+		known:   known{keys: map[[32]byte]struct{}{}, sources: map[uuid.UUID]struct{}{}},
 	}
 	if s.now == nil {
 		s.now = time.Now

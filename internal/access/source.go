@@ -52,6 +52,9 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 	o, ok, err := s.byToken.find(hash, s.now(), "read source", func() (Opened, error) {
 		return s.openRow(s.store.SourceByToken(ctx, hash))
 	})
+	if err == nil && ok && !o.gone {
+		s.known.addSource(o.ID)
+	}
 	return found(o, ok, err)
 }
 
@@ -61,6 +64,13 @@ func (s *Service) OpenSource(ctx context.Context, id uuid.UUID) (Opened, error) 
 	o, ok, err := s.byID.find(id, s.now(), "read source", func() (Opened, error) {
 		return s.openRow(s.store.SourceByID(ctx, id))
 	})
+	switch {
+	case err != nil:
+	case ok && !o.gone:
+		s.known.addSource(id)
+	default:
+		s.known.dropSource(id)
+	}
 	return found(o, ok, err)
 }
 
@@ -164,6 +174,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 		return CreatedSource{}, fmt.Errorf("create source: %w", err)
 	}
 	s.forgetSource(id) // a look at the id that found nothing yet
+	s.known.addSource(id)
 	s.audit(ctx, by, "source.create", id, p.Name+": "+in.Name)
 	return CreatedSource{
 		SourceView: s.view(ctx, row),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -147,6 +148,7 @@ func TestDocumentsNameRealMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	telemetry.NewMetrics(reg, "test")
 	reg.MustRegister(telemetry.NewStoreCollector(func() (telemetry.Snapshot, error) { return telemetry.Snapshot{}, nil }))
+	reg.MustRegister(telemetry.NewCertificateExpiry(func() time.Time { return time.Time{} }))
 	known := describe(reg)
 	suffix := regexp.MustCompile(`_(bucket|sum|count)$`)
 	for name, text := range documents(t) {

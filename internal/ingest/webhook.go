@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -30,10 +31,18 @@ type Bodies interface {
 	CommitBody(ctx context.Context, l store.Letter) (store.Result, error)
 }
 
+// Budgets bound how fast a source may send, and how often an address may fail
+// to verify for one. Their errors are faults of kind Throttled.
+type Budgets interface {
+	Verified(source [16]byte) error
+	Failed(from netip.Addr, source [16]byte) error
+}
+
 // Receiver takes a webhook the whole way: source by token, verify over the
 // raw bytes, only then decode, accept.
 type Receiver struct {
 	Sources   Sources
+	Budgets   Budgets // nil: no limits
 	Bodies    Bodies
 	Committer *Committer
 	Now       func() time.Time
@@ -99,8 +108,20 @@ func (r *Receiver) SignedBy(ctx context.Context, source uuid.UUID, req provider.
 
 func (r *Receiver) verify(ctx context.Context, src access.Opened, req provider.Request) error {
 	err := src.Provider.Verify(r.Now(), src.Config, req)
-	if err == nil {
+	switch {
+	case err == nil && r.Budgets == nil:
 		return nil
+	case err == nil: // only what is authentic spends: a forger cannot use up a vendor's budget
+		return r.Budgets.Verified(src.ID)
+	}
+	if r.Budgets != nil {
+		from, perr := netip.ParseAddr(req.RemoteAddr)
+		if perr != nil {
+			from = netip.Addr{} // senders that cannot be told apart share a budget
+		}
+		if over := r.Budgets.Failed(from, src.ID); over != nil {
+			return over // neither recorded nor logged: a flood of forgeries leaves nothing but its count
+		}
 	}
 	reason := rejection(err)
 	r.Metrics.WebhooksRejected.WithLabelValues(src.Provider.Name, reason).Inc()
