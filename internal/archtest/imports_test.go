@@ -80,6 +80,7 @@ func mayImport() []rule {
 		// Tools: clients over HTTP that know nothing of the inside.
 		{"internal/demo", kindTool, []string{uuid, json, jsontext}},
 		{"internal/bench", kindTool, []string{event, yardstick, uuid, json, vegeta}},
+		{"internal/attack", kindTool, nil},
 		{"internal/testenv", kindTest, []string{sqlite}},
 		{"internal/archtest", kindTest, nil},
 
