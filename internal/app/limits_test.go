@@ -2,6 +2,8 @@ package app_test
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +85,35 @@ func TestAnonymousLimit(t *testing.T) {
 	}
 	if got := e.metric(`tallyhook_rate_limited_total{kind="anonymous"}`); got != 7 {
 		t.Errorf("counted %v, want 7", got)
+	}
+}
+
+// TestGuesserThatHangsUp: who closes its half of the connection at once is
+// counted like everybody else, and is no failure of ours.
+func TestGuesserThatHangsUp(t *testing.T) {
+	t.Parallel()
+	e := startEdge(t, "RATE_LIMIT_ANONYMOUS=50/1h")
+	for i := range 60 {
+		conn := e.dial()
+		text := request("GET", "/api/events", "", fmt.Sprintf("X-API-Key: guess-%032d", i))
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		if half, ok := conn.(*net.TCPConn); ok {
+			if err := half.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := 401
+		if i >= 50 {
+			want = 429
+		}
+		if a := e.exchange(conn, ""); a.Status != want {
+			t.Errorf("guess %d: got %d %s, want %d", i+1, a.Status, a.Body, want)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func (l *tlsListener) accept() {
 
 // temporary tells errors of accepting that pass, such as too many open files.
 func temporary(err error) bool {
-	te, ok := err.(interface{ Temporary() bool }) //nolint:errorlint // as net/http does it
+	te, ok := err.(interface{ Temporary() bool })
 	return ok && te.Temporary()
 }
 

@@ -21,19 +21,20 @@ func TestSlowClientsAreCut(t *testing.T) {
 	t.Parallel()
 	short := patience{header: 300 * time.Millisecond, read: 600 * time.Millisecond, write: 600 * time.Millisecond, idle: 300 * time.Millisecond}
 	large := strings.Repeat("x", 64<<20)
-	wrote := make(chan error, 1)
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/large" {
-			_, err := io.WriteString(w, large)
-			wrote <- err
-			return
-		}
-		if _, err := io.ReadAll(r.Body); err != nil {
-			http.Error(w, "cut", http.StatusBadRequest)
-		}
-	})
 	for name, tls := range map[string]bool{"Plain": false, "BesideTLS": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wrote := make(chan error, 1)
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/large" {
+					_, err := io.WriteString(w, large)
+					wrote <- err
+					return
+				}
+				if _, err := io.ReadAll(r.Body); err != nil {
+					http.Error(w, "cut", http.StatusBadRequest)
+				}
+			})
 			var lc net.ListenConfig
 			l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 			if err != nil {

@@ -51,7 +51,7 @@ func TestTLS(t *testing.T) {
 		t.Errorf("URL %s, PUBLIC_URL %s", e.app.URL(), e.app.Config().PublicURL)
 	}
 	resp := e.get(e.https(), "/health")
-	if resp.StatusCode != 200 || resp.ProtoMajor != 2 {
+	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
 		t.Errorf("got %d over %s, want 200 over HTTP/2", resp.StatusCode, resp.Proto)
 	}
 	if got := resp.Header.Get("Strict-Transport-Security"); got != "max-age=31536000" {

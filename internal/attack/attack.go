@@ -119,7 +119,7 @@ func (a *attack) problem(format string, args ...any) {
 
 // prepare makes what well-formed requests refer to.
 func (a *attack) prepare(ctx context.Context) error {
-	make1 := func(path, member string, body any) (string, map[string]any, error) {
+	create := func(path string, body any) (string, map[string]any, error) {
 		raw, err := json.Marshal(body)
 		if err != nil {
 			return "", nil, fmt.Errorf("%s: %w", path, err)
@@ -134,22 +134,22 @@ func (a *attack) prepare(ctx context.Context) error {
 		if err := json.Unmarshal(ans.body, &got); err != nil || ans.status != http.StatusCreated {
 			return "", nil, fmt.Errorf("POST %s: %d %.200s", path, ans.status, ans.body)
 		}
-		id, _ := got.Data[member].(string)
+		id, _ := got.Data["id"].(string)
 		return id, got.Data, nil
 	}
-	template, _, err := make1("/api/campaigns/templates", "id", map[string]any{
+	template, _, err := create("/api/campaigns/templates", map[string]any{
 		"name": "attack", "type": "email", "steps": []any{map[string]any{"step_number": 1, "channel": "email", "subject": "x"}},
 	})
 	if err != nil {
 		return err
 	}
-	if a.instance, _, err = make1("/api/campaigns/instances", "id", map[string]any{"template_id": template, "name": "attack"}); err != nil {
+	if a.instance, _, err = create("/api/campaigns/instances", map[string]any{"template_id": template, "name": "attack"}); err != nil {
 		return err
 	}
-	if a.enrollment, _, err = make1("/api/campaigns/instances/"+a.instance+"/enrollments", "id", map[string]any{"email": fmt.Sprintf("attack-%s@example.com", a.instance)}); err != nil {
+	if a.enrollment, _, err = create("/api/campaigns/instances/"+a.instance+"/enrollments", map[string]any{"email": fmt.Sprintf("attack-%s@example.com", a.instance)}); err != nil {
 		return err
 	}
-	id, source, err := make1("/api/sources", "id", map[string]any{"provider": "generic", "name": "attack"})
+	id, source, err := create("/api/sources", map[string]any{"provider": "generic", "name": "attack"})
 	if err != nil {
 		return err
 	}
@@ -209,8 +209,9 @@ func (a *attack) saw(family string, ans answer, sent string) {
 	}
 	a.report.Families[family][ans.status]++
 	sent = fmt.Sprintf("%.200q", sent)
-	// 501 and 505 are net/http's, to a coding and a version that nobody speaks.
-	if ans.status >= 500 && !(family == familyHTTP && (ans.status == 501 || ans.status == 505)) {
+	// These two are net/http's, to a coding and a version that nobody speaks.
+	protocol := family == familyHTTP && (ans.status == http.StatusNotImplemented || ans.status == http.StatusHTTPVersionNotSupported)
+	if ans.status >= 500 && !protocol {
 		a.problem("%s: %s was answered %d %.200s", family, sent, ans.status, ans.body)
 	}
 	for _, l := range leaks {

@@ -27,8 +27,16 @@ type family struct {
 
 func families() []family {
 	return []family{
-		{familyHTTP, malformed}, {"JSON bombs", bombs}, {"broken text", brokenText}, {"strings in fields", poisoned}, {"huge arrays", hugeArrays},
-		{"replays", replays}, {"forged signatures", forged}, {"key guessing", guessing}, {"header floods", floods}, {"paths", paths},
+		{familyHTTP, malformed},
+		{"JSON bombs", bombs},
+		{"broken text", brokenText},
+		{"strings in fields", poisoned},
+		{"huge arrays", hugeArrays},
+		{"replays", replays},
+		{"forged signatures", forged},
+		{"key guessing", guessing},
+		{"header floods", floods},
+		{"paths", paths},
 	}
 }
 
@@ -38,7 +46,7 @@ func pick[T any](rnd *rand.Rand, of ...T) T { return of[rnd.IntN(len(of))] }
 func garbage(rnd *rand.Rand, n int) string {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = byte(rnd.UintN(256))
+		b[i] = byte(rnd.UintN(256)) //nolint:gosec // below 256
 	}
 	return string(b)
 }
@@ -143,7 +151,7 @@ func poison(rnd *rand.Rand) string {
 	return pick(rnd,
 		`' OR '1'='1`, `'; DROP TABLE event; --`, `" OR ""="`, `1; SELECT pg_sleep(10)`, `' UNION SELECT hash FROM api_key --`, `%27%20OR%201=1`, `\'; --`, `?1`, `$1`, `:name`,
 		`{{7*7}}`, `${7*7}`, `#{7*7}`, `<%= 7*7 %>`, `${jndi:ldap://127.0.0.1/x}`, `{{constructor.constructor('x')()}}`, `%s%n%x%d`, `$(id)`, "`id`", `| id`, `../../etc/passwd`,
-		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `javascript:alert(1)`, "a\\r\\nSet-Cookie: x=1", `=cmd|' /C calc'!A0`, `＜script＞`, "‮evil", `{"a":1}`, `null`, `NaN`)
+		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `javascript:alert(1)`, "a\\r\\nSet-Cookie: x=1", `=cmd|' /C calc'!A0`, `＜script＞`, "\u202eevil", `{"a":1}`, `null`, `NaN`)
 }
 
 // poisoned puts them into each field. What is valid is kept as it is and

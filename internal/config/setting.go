@@ -290,7 +290,7 @@ func rate(put func(*Config, Rate)) func(*Config, string) bool {
 		count, period, _ := strings.Cut(v, "/")
 		n, err := strconv.ParseUint(strings.TrimSpace(count), 10, 30)
 		d, derr := time.ParseDuration(strings.TrimSpace(period))
-		put(c, Rate{int(n), d}) //nolint:gosec // 30 bits
+		put(c, Rate{int(n), d})
 		return err == nil && derr == nil && n > 0 && d >= time.Millisecond && d <= 24*time.Hour
 	}
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -28,8 +29,8 @@ func (s *server) client(r *http.Request) (addr netip.Addr, secure bool) {
 // last one that could is taken.
 func (s *server) forwarded(peer netip.Addr, headers []string) netip.Addr {
 	at := peer
-	for i := len(headers) - 1; i >= 0; i-- {
-		for rest, more := headers[i], true; more; {
+	for _, header := range slices.Backward(headers) {
+		for rest, more := header, true; more; {
 			entry := rest
 			var cut int
 			if cut = strings.LastIndexByte(rest, ','); cut >= 0 {

@@ -8,7 +8,7 @@ import "net/netip"
 func Address(a netip.Addr) Key {
 	var k Key
 	a = a.Unmap().WithZone("")
-	k[0] = byte(a.BitLen() / 8)
+	k[0] = byte(a.BitLen() / 8) //nolint:gosec // 0, 4 or 16
 	b := a.As16()
 	if a.Is6() {
 		copy(k[1:9], b[:8])
