@@ -2,13 +2,15 @@
 .DEFAULT_GOAL := help
 # The steps of a check are in an order, the quick ones first.
 .NOTPARALLEL:
-.PHONY: help run build test check needs format vet lint fuzz race cover chaos bench golden corpus
+.PHONY: help run build test check needs format vet lint fuzz race cover chaos corpus attack bench golden
 
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LINT_VERSION := 2.15.0
 LINT         := .tools/golangci-lint
 FUZZTIME     ?= 3s
 ROUNDS       ?= 20
+INPUTS       ?= 100000
+SEED         ?= 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +65,9 @@ corpus: ## run vendors' bodies and signatures of a folder; CORPUS=folder
 	@test -n '$(CORPUS)' || { echo 'say which folder: make corpus CORPUS=folder' >&2; exit 2; }
 	@go test -c -o bin/provider.test ./internal/provider
 	@bin/provider.test -corpus '$(CORPUS)'
+
+attack: ## 100,000 hostile inputs against a server of its own; INPUTS=, SEED=, URL=http://127.0.0.1:3000 for a running one
+	scripts/gotest -count=1 -v -timeout 2h -run TestAttack ./internal/attack -args -inputs=$(INPUTS) -seed=$(SEED) -url=$(URL)
 
 bench: build ## measure this machine: events a second against a server of its own
 	bin/tallyhook bench --self

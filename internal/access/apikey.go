@@ -99,12 +99,15 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 	case err != nil:
 		return s.principalAway(ctx, hash, err)
 	case !ok || subtle.ConstantTimeCompare(k.Hash[:], hash[:]) != 1:
+		s.known.dropKey(hash)
 		return Principal{}, unknownKey()
 	}
 	if why := s.refuses(k); why != "" {
+		s.known.dropKey(hash)
 		return Principal{}, fault.New(fault.Unauthenticated, "the API key %s", why)
 	}
 	s.touch(k.ID, now)
+	s.known.addKey(hash)
 	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: k.Scopes}, nil
 }
 
@@ -189,6 +192,7 @@ func (s *Service) addKey(ctx context.Context, by Principal, plain, name string, 
 	}
 	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
 	s.change()
+	s.known.addKey(k.Hash)
 	s.audit(ctx, by, "key.create", id, name+": "+strings.Join(scopes, " "))
 	return k, nil
 }

@@ -79,7 +79,7 @@ func (s *Service) fromSnapshot(ctx context.Context, instead error) (*snapshot, e
 	if s.file == "" || !s.outage.is() {
 		return nil, instead
 	}
-	snap, first, err := s.known.get(s.loadSnapshot)
+	snap, first, err := s.offline.get(s.loadSnapshot)
 	switch {
 	case err != nil:
 		if first {
@@ -132,7 +132,7 @@ func (s *Service) sourceAway(ctx context.Context, find func(*snapshot) (int, boo
 // to Keep.
 func (s *Service) startAway(ctx context.Context, cause error) error {
 	s.outage.note(s.now(), false)
-	snap, _, err := s.known.get(s.loadSnapshot)
+	snap, _, err := s.offline.get(s.loadSnapshot)
 	if err != nil {
 		return fmt.Errorf("%w (%w)", err, cause)
 	}
@@ -192,7 +192,7 @@ func (s *Service) keep(ctx context.Context, always bool) error {
 // back notes that the database has answered: from now on everything is read.
 func (s *Service) back() {
 	if s.outage.note(s.now(), true) {
-		s.known.drop()
+		s.offline.drop()
 	}
 }
 

@@ -63,13 +63,15 @@ type Service struct {
 
 	file      string // of the snapshot; empty: none
 	outage    outage
-	known     memory      // the snapshot, while the store is away
+	offline   memory      // the snapshot, while the store is away
 	changed   atomic.Bool // since the snapshot was written
 	unchecked atomic.Bool // started without the store: the canary is still to be looked at
 
 	keeping sync.Mutex // guards what follows
 	written time.Time  // when reading the snapshot began that was last written
 	pending string     // the API key for a Bootstrap that is still to be done
+
+	known known
 }
 
 // New makes the service. It asks the store for one setting: a CanarySetting, which
@@ -88,6 +90,7 @@ func New(st Store, o Options) (*Service, error) {
 		used:    map[uuid.UUID]time.Time{},
 		refused: rejections{of: map[uuid.UUID]*refusals{}},
 		file:    o.Snapshot,
+		known:   known{keys: map[[32]byte]struct{}{}, sources: map[uuid.UUID]struct{}{}},
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -53,9 +53,12 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 	o, ok, err := s.byToken.find(hash, s.now(), "read source", func() (Opened, error) {
 		return s.openRow(ask(ctx, s, func(ctx context.Context) (store.Source, error) { return s.store.SourceByToken(ctx, hash) }))
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byToken[hash]; return i, ok }, err)
 		ok = true
+	case ok && !o.gone:
+		s.known.addSource(o.ID)
 	}
 	return found(o, ok, err)
 }
@@ -66,9 +69,14 @@ func (s *Service) OpenSource(ctx context.Context, id uuid.UUID) (Opened, error) 
 	o, ok, err := s.byID.find(id, s.now(), "read source", func() (Opened, error) {
 		return s.openRow(ask(ctx, s, func(ctx context.Context) (store.Source, error) { return s.store.SourceByID(ctx, id) }))
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byID[id]; return i, ok }, err)
 		ok = true
+	case ok && !o.gone:
+		s.known.addSource(id)
+	default:
+		s.known.dropSource(id)
 	}
 	return found(o, ok, err)
 }
@@ -173,6 +181,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 		return CreatedSource{}, fmt.Errorf("create source: %w", err)
 	}
 	s.forgetSource(id) // a look at the id that found nothing yet
+	s.known.addSource(id)
 	s.audit(ctx, by, "source.create", id, p.Name+": "+in.Name)
 	return CreatedSource{
 		SourceView: s.view(ctx, row),

@@ -26,6 +26,7 @@ import (
 	"tallyhook/internal/deadletter"
 	"tallyhook/internal/httpapi"
 	"tallyhook/internal/ingest"
+	"tallyhook/internal/limit"
 	"tallyhook/internal/orphan"
 	"tallyhook/internal/provider"
 	"tallyhook/internal/report"
@@ -54,6 +55,8 @@ type App struct {
 	metricsServer *http.Server
 	metricsOn     net.Listener
 	connections   *connections
+	certificate   *certificate // nil: no TLS
+	budgets       *limit.Budgets
 	ready         atomic.Bool
 	failed        chan error
 	serving       sync.WaitGroup
@@ -90,12 +93,20 @@ func New(ctx context.Context, cfg config.Config, o Options) (*App, error) {
 func (a *App) listen(ctx context.Context) error {
 	var lc net.ListenConfig
 	var err error
+	if a.cfg.TLS() {
+		if a.certificate, err = loadCertificate(a.cfg.TLSCert, a.cfg.TLSKey, a.log); err != nil {
+			return err
+		}
+	}
 	a.listener, err = lc.Listen(ctx, "tcp", a.cfg.Addr())
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", a.cfg.Addr(), err)
 	}
+	if a.certificate != nil {
+		a.listener = listenTLS(a.listener, a.certificate.config(), usual.header)
+	}
 	if !a.cfg.Given("PUBLIC_URL") {
-		a.cfg.PublicURL = "http://" + a.listener.Addr().String()
+		a.cfg.PublicURL = a.URL()
 	}
 	if a.cfg.MetricsAddr == "" {
 		return nil
@@ -124,9 +135,13 @@ func (a *App) open(ctx context.Context) error {
 	if err := a.unlock(ctx, existed); err != nil {
 		return errors.Join(err, a.store.Close())
 	}
+	a.budgets = limit.NewBudgets(limit.Rates{
+		Anonymous: limit.Rate(a.cfg.RateAnonymous), API: limit.Rate(a.cfg.RateAPI), Webhook: limit.Rate(a.cfg.RateWebhook),
+	}, time.Now)
+	a.budgets.Refused = func(k limit.Kind) { a.metrics.RateLimited.WithLabelValues(string(k)).Inc() }
 	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics})
 	a.receiver = &ingest.Receiver{
-		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+		Sources: a.access, Budgets: a.budgets, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
 		Certificate: access.NewCertificates(fetch, time.Now).Get, Confirm: call,
 	}
 	a.letters = deadletter.New(a.store, deadletter.Options{
@@ -138,11 +153,14 @@ func (a *App) open(ctx context.Context) error {
 		return errors.Join(err, a.store.Close())
 	}
 	a.connections = newConnections()
-	a.server = newServer(handler)
+	a.server = newServer(handler, usual)
+	if a.certificate != nil {
+		a.server.TLSConfig = a.certificate.config() // says that HTTP/2 is spoken
+	}
 	a.server.ConnState = a.connections.track
 	a.server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 	if a.metricsOn != nil {
-		a.metricsServer = newServer(telemetry.Handler(a.registry))
+		a.metricsServer = newServer(telemetry.Handler(a.registry), usual)
 	}
 	return nil
 }
@@ -178,7 +196,7 @@ func (a *App) unlock(ctx context.Context, existed bool) error {
 	if made {
 		a.adminKey = plain
 	}
-	return nil
+	return a.access.Learn(ctx)
 }
 
 func (a *App) handler() (http.Handler, error) {
@@ -192,8 +210,11 @@ func (a *App) handler() (http.Handler, error) {
 			},
 			WebhookRejected: a.rejected,
 			AuthFailure:     func(reason string) { a.metrics.AuthFailures.WithLabelValues(reason).Inc() },
+			OriginRefused:   a.metrics.CORSRefused.Inc,
 		},
+		Budgets: a.budgets,
 	}
+	a.registry.MustRegister(telemetry.NewCertificateExpiry(a.certificate.expiry))
 	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot))
 	if a.metricsOn == nil {
 		services.MetricsHandler = telemetry.Handler(a.registry)
@@ -201,16 +222,8 @@ func (a *App) handler() (http.Handler, error) {
 	return httpapi.New(services, httpapi.Options{
 		MaxBodyBytes: a.cfg.MaxBodyBytes, PublicURL: a.cfg.PublicURL, Version: a.version,
 		Development: a.cfg.Development(), Logger: a.log, Now: time.Now,
+		AllowedOrigins: a.cfg.AllowedOrigins, TrustedProxies: a.cfg.TrustedProxies, TLS: a.cfg.TLS(),
 	})
-}
-
-// newServer bounds what a slow client may cost: headers in 10 s, a body in a
-// minute, an idle connection for two.
-func newServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}
 }
 
 // Start begins to serve and to work the queues. It returns at once.
@@ -236,7 +249,13 @@ func (a *App) Start() {
 func (a *App) Failed() <-chan error { return a.failed }
 
 // URL is where the server listens.
-func (a *App) URL() string { return "http://" + a.listener.Addr().String() }
+func (a *App) URL() string {
+	scheme := "http://"
+	if a.certificate != nil {
+		scheme = "https://"
+	}
+	return scheme + a.listener.Addr().String()
+}
 
 // Config is the configuration in force, with what was decided at the start.
 func (a *App) Config() config.Config { return a.cfg }

@@ -11,7 +11,8 @@ const (
 	indexBatch = 2000 // rows of the index written in one turn of the writer
 	indexEvery = 500 * time.Millisecond
 	flushEvery = 30 * time.Second
-	probeEvery = time.Second // while the database refuses writes
+	learnEvery = 30 * time.Second // as long as a cache of keys may be wrong
+	probeEvery = time.Second      // while the database refuses writes
 )
 
 // keeper does what is due now and then: full stretches of the index are
@@ -57,6 +58,7 @@ func startKeeper(a *App) *keeper {
 		return a.store.probe(c)
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
+	every(learnEvery, "learn keys and sources", a.access.Learn)
 	return k
 }
 

@@ -31,6 +31,7 @@ const (
 	vegeta     = "github.com/tsenart/vegeta/v12/..."
 	cmp        = "github.com/google/go-cmp/..."
 	rapid      = "pgregory.net/rapid"
+	cors       = "github.com/rs/cors"
 )
 
 // mayImport lists, for each package, what it may import beside the standard
@@ -42,7 +43,7 @@ func mayImport() []rule {
 	const (
 		fault, guard, event, campaign = "internal/fault", "internal/guard", "internal/event", "internal/campaign"
 		config, telemetry, provider   = "internal/config", "internal/telemetry", "internal/provider"
-		store                         = "internal/store"
+		store, limit                  = "internal/store", "internal/limit"
 		access, ingest, orphan        = "internal/access", "internal/ingest", "internal/orphan"
 		deadletter, report            = "internal/deadletter", "internal/report"
 		yardstick                     = "internal/store/yardstick"
@@ -57,6 +58,7 @@ func mayImport() []rule {
 		// Leaves: pure or technical, and nobody's use-case.
 		{provider, kindCore, []string{fault, event, uuid, json, jsontext}},
 		{config, kindLeaf, []string{fault, pflag}},
+		{limit, kindLeaf, []string{fault}},
 		{telemetry, kindLeaf, []string{event, promclient}},
 
 		// What every store speaks, and the stores.
@@ -76,12 +78,13 @@ func mayImport() []rule {
 
 		// The edge, which knows no adapter.
 		{"internal/httpapi", kindEdge, []string{
-			fault, guard, event, campaign, provider, store, access, report, ingest, uuid, json, jsontext, huma,
+			fault, guard, event, campaign, provider, limit, store, access, report, ingest, uuid, json, jsontext, huma, cors,
 		}},
 
 		// Tools: clients over HTTP that know nothing of the inside.
 		{"internal/demo", kindTool, []string{uuid, json, jsontext}},
 		{"internal/bench", kindTool, []string{event, yardstick, uuid, json, vegeta}},
+		{"internal/attack", kindTool, nil},
 		{"internal/testenv", kindTest, []string{sqlite, pgx}},
 		{"internal/archtest", kindTest, nil},
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -47,6 +48,12 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	MaxBodyBytes    int64
 	PublicURL       string // without a slash at its end
+	AllowedOrigins  []string
+	RateAnonymous   Rate   // of an address
+	RateAPI         Rate   // of a key
+	RateWebhook     Rate   // of a source
+	TLSCert, TLSKey string // paths; both empty: no TLS
+	TrustedProxies  []netip.Prefix
 	LogLevel        slog.Level
 	LogFormat       string // "json" or "text"
 	MetricsAddr     string // empty: /metrics is on the main listener
@@ -57,6 +64,15 @@ type Config struct {
 	lines []Line
 	redis redisParts
 }
+
+// Rate is so many requests in a period; none when Count is 0.
+type Rate struct {
+	Count  int
+	Period time.Duration
+}
+
+// TLS tells whether the server speaks TLS.
+func (c Config) TLS() bool { return c.TLSCert != "" }
 
 // Development tells whether APP_ENV is development.
 func (c Config) Development() bool { return c.AppEnv == development }
@@ -181,6 +197,12 @@ func Load(flags map[string]string, environ []string) (Config, error) {
 	}
 	if c.Postgres() && c.SecretsKey == "" {
 		return Config{}, fault.New(fault.Invalid, "SECRETS_KEY is not set, and PostgreSQL needs it, the same for every replica: openssl rand -base64 32 makes one")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return Config{}, fault.New(fault.Invalid, "TLS_CERT and TLS_KEY go together; set both, or neither")
+	}
+	if c.TLS() && !c.Given("PUBLIC_URL") {
+		c.PublicURL = "https://" + c.Addr()
 	}
 	// What follows from other settings is shown as it came out.
 	for i, l := range c.lines {

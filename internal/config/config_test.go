@@ -76,11 +76,21 @@ func TestGoodValues(t *testing.T) {
 		"SecretsKeyBase64": {[]string{"SECRETS_KEY=" + base64Key}, func(c config.Config) any { return c.SecretsKey.Reveal() }, base64Key},
 		"ClientURL":        {[]string{"TALLYHOOK_URL=http://elsewhere"}, func(c config.Config) any { return c.Port }, 3000},
 		"ShortKeyWarns":    {[]string{"API_KEY=1234567890123456"}, func(c config.Config) any { return len(c.Warnings) }, 1},
-		"LaterWarns": {
-			[]string{"RATE_LIMIT_API=1/1s", "TALLYHOOK_ALLOWED_ORIGINS=https://a.example", "OTEL_SERVICE_NAME=x"},
-			func(c config.Config) any { return len(c.Warnings) },
-			2,
+		"OthersNames":      {[]string{"OTEL_SERVICE_NAME=x"}, func(c config.Config) any { return len(c.Warnings) }, 0},
+		"Rate":             {[]string{"RATE_LIMIT_API=7/2m"}, func(c config.Config) any { return c.RateAPI }, config.Rate{Count: 7, Period: 2 * time.Minute}},
+		"NoRate":           {[]string{"RATE_LIMIT_WEBHOOK=0"}, func(c config.Config) any { return c.RateWebhook }, config.Rate{}},
+		"Origins": {
+			[]string{"ALLOWED_ORIGINS= https://a.example , http://b.example:8080,,http://[::1]:9"},
+			func(c config.Config) any { return c.AllowedOrigins },
+			[]string{"https://a.example", "http://b.example:8080", "http://[::1]:9"},
 		},
+		"Proxies": {
+			[]string{"TRUSTED_PROXIES=10.1.2.3/8, ::1,192.0.2.1"},
+			func(c config.Config) any { return fmt.Sprint(c.TrustedProxies) },
+			"[10.0.0.0/8 ::1/128 192.0.2.1/32]",
+		},
+		"TLS":           {[]string{"TLS_CERT=/c", "TLS_KEY=/k"}, func(c config.Config) any { return c.PublicURL }, "https://127.0.0.1:3000"},
+		"TLSBehindName": {[]string{"TLS_CERT=/c", "TLS_KEY=/k", "PUBLIC_URL=http://a.example"}, func(c config.Config) any { return c.PublicURL }, "http://a.example"},
 		"KubernetesService": {
 			[]string{
 				"TALLYHOOK_PORT=tcp://10.0.0.7:3000", "TALLYHOOK_SERVICE_HOST=10.0.0.7", "TALLYHOOK_SERVICE_PORT=3000",
@@ -146,8 +156,22 @@ func TestBadValues(t *testing.T) {
 		"FileOfNoSecret":   {env: []string{"TALLYHOOK_PORT_FILE=/x"}, want: []string{"TALLYHOOK_PORT_FILE"}},
 		"Redis":            {env: []string{"REDIS_URL=http://:hunter2@h"}, want: []string{"REDIS_URL", "rediss://"}},
 		"RedisPort":        {env: []string{"REDIS_PORT=0"}, want: []string{"REDIS_PORT"}},
-		"TLSCert":          {env: []string{"TLS_CERT=/x"}, want: []string{"TLS_CERT"}},
-		"TLSKey":           {env: []string{"TLS_KEY=/x"}, want: []string{"TLS_KEY"}},
+		"TLSCertAlone":     {env: []string{"TLS_CERT=/x"}, want: []string{"TLS_CERT and TLS_KEY"}},
+		"TLSKeyAlone":      {env: []string{"TLS_KEY=/x"}, want: []string{"TLS_CERT and TLS_KEY"}},
+		"RateNoPeriod":     {env: []string{"RATE_LIMIT_API=100"}, want: []string{"RATE_LIMIT_API", "100/15m"}},
+		"RateZeroCount":    {env: []string{"RATE_LIMIT_API=0/1s"}, want: []string{"RATE_LIMIT_API"}},
+		"RateNegative":     {env: []string{"RATE_LIMIT_ANONYMOUS=-1/1s"}, want: []string{"RATE_LIMIT_ANONYMOUS"}},
+		"RateHuge":         {env: []string{"RATE_LIMIT_WEBHOOK=9999999999/1s"}, want: []string{"RATE_LIMIT_WEBHOOK"}},
+		"RateLong":         {env: []string{"RATE_LIMIT_WEBHOOK=1/25h"}, want: []string{"RATE_LIMIT_WEBHOOK", "24h"}},
+		"OriginStar":       {env: []string{"ALLOWED_ORIGINS=*"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginNull":       {env: []string{"ALLOWED_ORIGINS=null"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginPath":       {env: []string{"ALLOWED_ORIGINS=https://a.example/"}, want: []string{"ALLOWED_ORIGINS", "without a path"}},
+		"OriginUpper":      {env: []string{"ALLOWED_ORIGINS=https://A.example"}, want: []string{"ALLOWED_ORIGINS", "lower case"}},
+		"OriginPort":       {env: []string{"ALLOWED_ORIGINS=https://a.example:443"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginUser":       {env: []string{"ALLOWED_ORIGINS=https://u@a.example"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginWildcard":   {env: []string{"ALLOWED_ORIGINS=https://*.example"}, want: []string{"ALLOWED_ORIGINS"}},
+		"ProxyName":        {env: []string{"TRUSTED_PROXIES=proxy.internal"}, want: []string{"TRUSTED_PROXIES", "10.0.0.0/8"}},
+		"ProxyBits":        {env: []string{"TRUSTED_PROXIES=10.0.0.0/33"}, want: []string{"TRUSTED_PROXIES"}},
 		"NoSuchFile":       {env: []string{"API_KEY_FILE=/no/such/file"}, want: []string{"API_KEY_FILE", "cannot be read"}},
 		"KeyAndFile":       {env: []string{"API_KEY=" + goodKey, "API_KEY_FILE=/x"}, want: []string{"API_KEY and API_KEY_FILE"}},
 	} {
@@ -266,7 +290,11 @@ func TestTableIsComplete(t *testing.T) {
 		if s.Example == "" {
 			t.Errorf("%s has no example", s.Name)
 		}
-		load(t, nil, config.Prefix+s.Name+"="+s.Example)
+		env := []string{config.Prefix + s.Name + "=" + s.Example}
+		if other, ok := map[string]string{"TLS_CERT": "TLS_KEY", "TLS_KEY": "TLS_CERT"}[s.Name]; ok { // they go together
+			env = append(env, other+"=/x")
+		}
+		load(t, nil, env...)
 	}
 }
 

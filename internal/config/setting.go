@@ -136,6 +136,52 @@ func Settings() []Setting {
 			},
 		},
 		{
+			Name: "TLS_CERT", Flag: "tls-cert", Audience: forProduction, Example: "/etc/tallyhook/tls.crt",
+			Help: "File with the certificate chain in PEM; with TLS_KEY the server speaks TLS and HTTP/2. A changed file is taken up " +
+				"within seconds, and no connection is dropped for it.",
+			Allowed: "the path of a file, together with TLS_KEY",
+			set:     func(c *Config, v string) bool { c.TLSCert = v; return !strings.Contains(v, "\x00") },
+		},
+		{
+			Name: "TLS_KEY", Flag: "tls-key", Audience: forProduction, Example: "/etc/tallyhook/tls.key",
+			Help:    "File with the private key of TLS_CERT in PEM.",
+			Allowed: "the path of a file, together with TLS_CERT",
+			set:     func(c *Config, v string) bool { c.TLSKey = v; return !strings.Contains(v, "\x00") },
+		},
+		{
+			Name: "TRUSTED_PROXIES", Flag: "trusted-proxies", Audience: forProduction, Example: "10.0.0.0/8,fd00::/8",
+			Help: "Addresses of the proxies in front. From these alone X-Forwarded-For and X-Forwarded-Proto are believed; " +
+				"none: the client is whoever connects.",
+			Allowed: "addresses or ranges such as 10.0.0.0/8, separated by commas",
+			set:     setProxies,
+		},
+		{
+			Name: "ALLOWED_ORIGINS", Flag: "allowed-origins", Audience: forProduction, Example: "https://app.example.com,https://crm.example.com",
+			Help: "Origins whose pages may call the API from a browser, beside that of PUBLIC_URL; every other one is refused with 403. " +
+				"Webhooks have no CORS.",
+			Allowed: "origins such as https://app.example.com in lower case, without a path, separated by commas",
+			set:     setOrigins,
+		},
+		{
+			Name: "RATE_LIMIT_ANONYMOUS", Flag: "rate-limit-anonymous", Default: "100/15m", Audience: forProduction, Example: "300/15m",
+			Help: "Requests of one address (of one /64 with IPv6) without a key, or with a wrong one, and bad signatures of one address for one source; " +
+				"more are answered 429. A valid key or signature is never refused for its address.",
+			Allowed: rateAllowed,
+			set:     rate(func(c *Config, r Rate) { c.RateAnonymous = r }),
+		},
+		{
+			Name: "RATE_LIMIT_API", Flag: "rate-limit-api", Default: "100/1s", Audience: forProduction, Example: "500/1s",
+			Help:    "Requests of one API key; more are answered 429. Raise it for a load test.",
+			Allowed: rateAllowed,
+			set:     rate(func(c *Config, r Rate) { c.RateAPI = r }),
+		},
+		{
+			Name: "RATE_LIMIT_WEBHOOK", Flag: "rate-limit-webhook", Default: "2000/1s", Audience: forProduction, Example: "5000/1s",
+			Help:    "Verified requests of one source; more are answered 429, which every vendor takes for a delay.",
+			Allowed: rateAllowed,
+			set:     rate(func(c *Config, r Rate) { c.RateWebhook = r }),
+		},
+		{
 			Name: "MAX_BODY_BYTES", Flag: "max-body-bytes", Default: "2097152", Audience: forProduction, Example: "4194304",
 			Help:    "Largest body of a request, in bytes; a larger one is answered 413.",
 			Allowed: "a whole number of bytes from 1024 (1 KiB) to 67108864 (64 MiB)",
@@ -177,7 +223,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "APP_ENV", Flag: "app-env", Default: production, Audience: forDevelopment, Example: development,
-			Help:    "development logs readably (LOG_FORMAT text); nothing else differs.",
+			Help:    "development logs readably (LOG_FORMAT text) and lets pages of any localhost port call the API (CORS); nothing else differs.",
 			Allowed: "production or development",
 			set: func(c *Config, v string) bool {
 				c.AppEnv = strings.ToLower(v)
@@ -230,6 +276,61 @@ func duration(put func(*Config, time.Duration), least, most time.Duration) func(
 		put(c, d)
 		return err == nil && d >= least && d <= most
 	}
+}
+
+const rateAllowed = "a number of requests and a period of 1ms to 24h, such as 100/15m, or 0 for no limit"
+
+// rate reads COUNT/PERIOD. The bounds keep what is counted within an int32.
+func rate(put func(*Config, Rate)) func(*Config, string) bool {
+	return func(c *Config, v string) bool {
+		if v == "0" {
+			put(c, Rate{})
+			return true
+		}
+		count, period, _ := strings.Cut(v, "/")
+		n, err := strconv.ParseUint(strings.TrimSpace(count), 10, 30)
+		d, derr := time.ParseDuration(strings.TrimSpace(period))
+		put(c, Rate{int(n), d})
+		return err == nil && derr == nil && n > 0 && d >= time.Millisecond && d <= 24*time.Hour
+	}
+}
+
+func setProxies(c *Config, v string) bool {
+	c.TrustedProxies = nil
+	for text := range strings.SplitSeq(v, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if a, aerr := netip.ParseAddr(text); aerr == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return false
+		}
+		c.TrustedProxies = append(c.TrustedProxies, p.Masked())
+	}
+	return true
+}
+
+// setOrigins takes origins as browsers write them, since they are compared
+// byte by byte: what a browser never sends would be dead weight.
+func setOrigins(c *Config, v string) bool {
+	c.AllowedOrigins = nil
+	for text := range strings.SplitSeq(v, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || !validHost(u.Hostname()) || u.Scheme+"://"+u.Host != text || text != strings.ToLower(text) {
+			return false
+		}
+		if port := u.Port(); strings.HasSuffix(text, ":") || u.Scheme == "http" && port == "80" || u.Scheme == "https" && port == "443" {
+			return false // browsers leave it out
+		}
+		c.AllowedOrigins = append(c.AllowedOrigins, text)
+	}
+	return true
 }
 
 func setSchedule(c *Config, v string) bool {

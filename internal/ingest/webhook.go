@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -31,10 +32,18 @@ type Bodies interface {
 	CommitBody(ctx context.Context, l store.Letter) (store.Result, error)
 }
 
+// Budgets bound how fast a source may send, and how often an address may fail
+// to verify for one. Their errors are faults of kind Throttled.
+type Budgets interface {
+	Verified(source [16]byte) error
+	Failed(from netip.Addr, source [16]byte) error
+}
+
 // Receiver takes a webhook the whole way: source by token, verify over the
 // raw bytes, only then decode, accept.
 type Receiver struct {
 	Sources   Sources
+	Budgets   Budgets // nil: no limits
 	Bodies    Bodies
 	Committer *Committer
 	Now       func() time.Time
@@ -136,10 +145,23 @@ func (r *Receiver) verify(ctx context.Context, src access.Opened, req provider.R
 	if r.Certificate != nil {
 		cfg.Certificate = func(address string) ([]byte, error) { return r.Certificate(ctx, address) }
 	}
-	if err := src.Provider.Verify(r.Now(), cfg, req); err != nil {
-		return r.refuse(ctx, src, req, err)
+	err := src.Provider.Verify(r.Now(), cfg, req)
+	switch {
+	case err == nil && r.Budgets == nil:
+		return nil
+	case err == nil: // only what is authentic spends: a forger cannot use up a vendor's budget
+		return r.Budgets.Verified(src.ID)
+	case errors.Is(err, provider.ErrUnavailable), r.Budgets == nil: // ours, not the sender's
+	default:
+		from, perr := netip.ParseAddr(req.RemoteAddr)
+		if perr != nil {
+			from = netip.Addr{} // senders that cannot be told apart share a budget
+		}
+		if over := r.Budgets.Failed(from, src.ID); over != nil {
+			return over // neither recorded nor logged: a flood of forgeries leaves nothing but its count
+		}
 	}
-	return nil
+	return r.refuse(ctx, src, req, err)
 }
 
 // refuse records that a request did not verify. What could not be looked up is

@@ -68,7 +68,7 @@ func TestNamesAndLint(t *testing.T) {
 		"orphan_oldest_age_seconds", "orphans_resolved_total", "orphan_wait_seconds", "retry_batch_events", "retry_attempts_total",
 		"dead_letters_stored", "dead_letters_total", "replays_total", "commit_batch_events", "commit_duration_seconds",
 		"database_up", "queue_backend", "auth_failures_total", "http_requests_in_flight", "http_request_duration_seconds",
-		"build_info", "balance_difference", "spool_events", "spool_bytes",
+		"build_info", "balance_difference", "spool_events", "spool_bytes", "rate_limited_total", "cors_refused_total",
 	}
 	families, err := reg.Gather()
 	if err != nil {
