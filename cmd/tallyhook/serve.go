@@ -17,7 +17,7 @@ import (
 )
 
 func serveCommand(environ []string, stderr io.Writer) *cobra.Command {
-	var withDemo bool
+	var withDemo, strict bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -28,22 +28,23 @@ func serveCommand(environ []string, stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, withDemo, stderr)
+			return serve(cmd.Context(), cfg, withDemo, strict, stderr)
 		},
 	}
 	config.RegisterFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&withDemo, "demo", false, "add a campaign and play a stream of realistic webhooks into it")
+	cmd.Flags().BoolVar(&strict, "strict", false, "refuse to start on a Redis that is down or not safe")
 	return cmd
 }
 
-func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writer) error {
+func serve(ctx context.Context, cfg config.Config, withDemo, strict bool, stderr io.Writer) error {
 	start := time.Now()
 	level := cfg.LogLevel
 	if withDemo && !cfg.Given("LOG_LEVEL") {
 		level = slog.LevelWarn // the demo prints a line a second of its own
 	}
 	log := telemetry.NewLogger(stderr, level, cfg.LogFormat)
-	a, err := app.New(ctx, cfg, app.Options{Version: version, Logger: log})
+	a, err := app.New(ctx, cfg, app.Options{Version: version, Logger: log, Strict: strict})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +30,10 @@ import (
 	"tallyhook/internal/limit"
 	"tallyhook/internal/orphan"
 	"tallyhook/internal/provider"
+	"tallyhook/internal/redisq"
 	"tallyhook/internal/report"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/spool"
 	"tallyhook/internal/telemetry"
 )
 
@@ -46,7 +49,9 @@ type App struct {
 	access    *access.Service
 	committer *ingest.Committer
 	receiver  *ingest.Receiver
-	worker    *orphan.Worker
+	worker    atomic.Pointer[orphan.Worker] // set by Start
+	redis     *redisq.Queue                 // nil: none
+	spool     *spool.Spool                  // nil: none
 	letters   *deadletter.Service
 	keeper    *keeper
 
@@ -71,6 +76,7 @@ type App struct {
 type Options struct {
 	Version string
 	Logger  *slog.Logger
+	Strict  bool // refuse a Redis that is down or not safe
 }
 
 // New opens the store, brings its schema up to date, and makes everything
@@ -84,7 +90,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (*App, error) {
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.open(ctx); err != nil {
+	if err := a.open(ctx, o.Strict); err != nil {
 		return nil, errors.Join(err, a.unlisten())
 	}
 	return a, nil
@@ -126,22 +132,44 @@ func (a *App) unlisten() error {
 	return errors.Join(errs...)
 }
 
-func (a *App) open(ctx context.Context) error {
+func (a *App) open(ctx context.Context, strict bool) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.closeStores())
+		}
+	}()
 	existed := missing(a.cfg) == nil
-	var err error
-	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted}); err != nil {
+	if a.cfg.SpoolDir != "" {
+		if a.spool, err = spool.Open(ctx, spool.Options{Dir: a.cfg.SpoolDir, MaxBytes: a.cfg.SpoolMaxBytes}); err != nil {
+			return fmt.Errorf("SPOOL_DIR: %w", err)
+		}
+	}
+	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked}); err != nil {
 		return err
 	}
-	if err := a.unlock(ctx, existed); err != nil {
-		return errors.Join(err, a.store.Close())
+	secretsKey, err := a.unlock(ctx, existed)
+	if err != nil {
+		return err
+	}
+	if a.redis, err = openRedis(a.cfg, installationOf(secretsKey), a.log); err != nil { //nolint:contextcheck // it connects for as long as it lives
+		return err
+	}
+	if strict {
+		if err := a.unsafe(ctx); err != nil {
+			return err
+		}
 	}
 	a.budgets = limit.NewBudgets(limit.Rates{
 		Anonymous: limit.Rate(a.cfg.RateAnonymous), API: limit.Rate(a.cfg.RateAPI), Webhook: limit.Rate(a.cfg.RateWebhook),
 	}, time.Now)
 	a.budgets.Refused = func(k limit.Kind) { a.metrics.RateLimited.WithLabelValues(string(k)).Inc() }
-	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics})
+	committing := ingest.Options{Writers: a.store.writers, Now: time.Now, Logger: a.log, Metrics: a.metrics}
+	if a.spool != nil {
+		committing.Spool = a.spool
+	}
+	a.committer = ingest.NewCommitter(a.store, committing)
 	a.receiver = &ingest.Receiver{
-		Sources: a.access, Budgets: a.budgets, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+		Sources: a.access, Budgets: a.budgets, Bodies: a.committer, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
 		Certificate: access.NewCertificates(fetch, time.Now).Get, Confirm: call,
 	}
 	a.letters = deadletter.New(a.store, deadletter.Options{
@@ -150,7 +178,7 @@ func (a *App) open(ctx context.Context) error {
 	handler, err := a.handler()
 	if err != nil {
 		a.committer.Close()
-		return errors.Join(err, a.store.Close())
+		return err
 	}
 	a.connections = newConnections()
 	a.server = newServer(handler, usual)
@@ -168,35 +196,55 @@ func (a *App) open(ctx context.Context) error {
 // unlock gets the key of the secrets and the first API key. A key file is
 // only made for a database that is new: beside an old one it would hide that
 // the right one is missing.
-func (a *App) unlock(ctx context.Context, existed bool) error {
-	var key [32]byte
-	var err error
+// closeStores closes what keeps data, and the connection to Redis.
+func (a *App) closeStores() error {
+	var errs []error
+	if a.redis != nil {
+		a.redis.Close()
+	}
+	if a.spool != nil {
+		errs = append(errs, a.spool.Close())
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error) {
 	if s := a.cfg.SecretsKey.Reveal(); s != "" {
 		key, err = access.ParseKey(s)
 	} else {
 		a.keyFile = a.cfg.SQLitePath() + ".key"
 		if _, serr := os.Stat(a.keyFile); errors.Is(serr, fs.ErrNotExist) && existed {
 			if _, serr := a.store.Setting(ctx, access.CanarySetting); serr == nil {
-				return fmt.Errorf("the key file %s is missing, and the database holds secrets sealed with it: restore it, or give SECRETS_KEY", a.keyFile)
+				return key, fmt.Errorf("the key file %s is missing, and the database holds secrets sealed with it: restore it, or give SECRETS_KEY", a.keyFile)
 			}
 		}
 		key, err = access.LoadOrCreateKeyFile(a.keyFile)
 	}
 	if err != nil {
-		return err
+		return key, err
 	}
-	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Now: time.Now, Logger: a.log}) //nolint:contextcheck // New bounds its one look at the store itself
+	snapshot := ""
+	if a.cfg.SpoolDir != "" {
+		snapshot = filepath.Join(a.cfg.SpoolDir, "access.sealed")
+	}
+	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Snapshot: snapshot, Now: time.Now, Logger: a.log}) //nolint:contextcheck // New bounds its one look at the store itself
 	if err != nil {
-		return err
+		return key, err
 	}
 	plain, made, err := a.access.Bootstrap(ctx, a.cfg.APIKey.Reveal())
 	if err != nil {
-		return fmt.Errorf("first API key: %w", err)
+		return key, fmt.Errorf("first API key: %w", err)
 	}
 	if made {
 		a.adminKey = plain
 	}
-	return a.access.Learn(ctx)
+	if err := a.access.Learn(ctx); err != nil { // the keeper tries again
+		a.log.WarnContext(ctx, "keys and sources not read ahead", slog.Any("error", err))
+	}
+	return key, nil
 }
 
 func (a *App) handler() (http.Handler, error) {
@@ -215,7 +263,16 @@ func (a *App) handler() (http.Handler, error) {
 		Budgets: a.budgets,
 	}
 	a.registry.MustRegister(telemetry.NewCertificateExpiry(a.certificate.expiry))
-	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot))
+	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot), telemetry.NewSpoolCollector(func() (events, bytes int64) {
+		if a.spool == nil {
+			return 0, 0
+		}
+		st := a.spool.Stats()
+		return st.Events, st.Bytes
+	}))
+	if a.redis != nil {
+		a.registry.MustRegister(telemetry.NewRedisUp(func() bool { return a.redis.State().Up }))
+	}
 	if a.metricsOn == nil {
 		services.MetricsHandler = telemetry.Handler(a.registry)
 	}
@@ -228,9 +285,11 @@ func (a *App) handler() (http.Handler, error) {
 
 // Start begins to serve and to work the queues. It returns at once.
 func (a *App) Start() {
-	a.worker = orphan.Start(a.store, orphan.Options{
-		Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics,
-	})
+	working := orphan.Options{Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics}
+	if a.redis != nil {
+		working.Index = a.redis
+	}
+	a.worker.Store(orphan.Start(a.store, working))
 	a.letters.Start()
 	a.keeper = startKeeper(a)
 	serve := func(s *http.Server, l net.Listener) {
@@ -297,6 +356,13 @@ func (a *App) rejected(name, reason string) {
 		name = "unknown"
 	}
 	a.metrics.WebhooksRejected.WithLabelValues(name, reason).Inc()
+}
+
+// parked tells the queue beside the database of events that came to wait.
+func (a *App) parked(events []store.Parked) {
+	if w := a.worker.Load(); w != nil { // what came before Start is found by the first rebuild
+		w.Park(events)
+	}
 }
 
 // adopted counts what adoptions settled.

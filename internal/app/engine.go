@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"tallyhook/internal/orphan"
 	"tallyhook/internal/report"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/postgres"
 	"tallyhook/internal/store/sqlite"
 )
 
@@ -50,8 +52,8 @@ type engine struct {
 
 	// index writes what the store indexes behind; more is true while it has more.
 	index func(ctx context.Context, n int) (more bool, err error)
-	// refusing tells since when the database takes no writes, and why; ok is
-	// true when it does take them.
+	// refusing tells since when the database takes no writes although it
+	// answers, and why; ok is true when it does take them.
 	refusing func() (since time.Time, err error, ok bool)
 	// probe tries to write while writes are refused.
 	probe func(ctx context.Context) error
@@ -63,9 +65,18 @@ type hooks struct {
 	parked  func([]store.Parked)
 }
 
+// postgresWriters is how many transactions commit new events at once. Four are
+// near the greatest rate of two cores, and few enough that the database's
+// connections serve several replicas.
+const postgresWriters = 4
+
 // openEngine opens the database that DATABASE_URL names. serve takes the right
-// to be the process that serves it, where only one may.
+// to be the process that serves it, where only one may, and opens a database
+// that does not answer where a spool takes its place meanwhile.
 func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*engine, error) {
+	if cfg.Postgres() {
+		return openPostgres(ctx, cfg, serve, h)
+	}
 	path := cfg.SQLitePath()
 	if dir := filepath.Dir(path); dir != "." && serve {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -74,7 +85,7 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 	}
 	s, err := sqlite.Open(ctx, sqlite.Options{
 		Serve: serve, Path: path, TxTimeout: cfg.TxTimeout, Now: time.Now,
-		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted,
+		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked,
 	})
 	if err != nil {
 		return nil, err
@@ -89,6 +100,34 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 	}, nil
 }
 
+func openPostgres(ctx context.Context, cfg config.Config, serve bool, h hooks) (*engine, error) {
+	s, err := postgres.Open(ctx, postgres.Options{
+		URL: cfg.DatabaseURL.Reveal(), TxTimeout: cfg.TxTimeout, Now: time.Now,
+		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked,
+		// Two connections more, for what is not ingestion.
+		Writers: postgresWriters + 2, Late: serve && cfg.SpoolDir != "",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &engine{
+		Store: s, name: "postgres", where: redacted(cfg.DatabaseURL.Reveal()), writers: postgresWriters,
+		index:    s.IndexNext,
+		refusing: func() (time.Time, error, bool) { return time.Time{}, nil, true },
+		probe:    s.Ping,
+	}, nil
+}
+
+// redacted is a URL without its password.
+func redacted(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "PostgreSQL"
+	}
+	u.RawQuery = "" // which may name a password too
+	return u.Redacted()
+}
+
 // Migration is one step of the schema.
 type Migration struct {
 	Version   int64
@@ -97,8 +136,15 @@ type Migration struct {
 
 // migrations lists the steps of the schema; it changes nothing.
 func migrations(ctx context.Context, cfg config.Config) ([]Migration, error) {
+	var all []Migration
+	if cfg.Postgres() {
+		steps, err := postgres.Migrations(ctx, cfg.DatabaseURL.Reveal())
+		for _, s := range steps {
+			all = append(all, Migration(s))
+		}
+		return all, err
+	}
 	steps, err := sqlite.Migrations(ctx, cfg.SQLitePath())
-	all := make([]Migration, 0, len(steps))
 	for _, s := range steps {
 		all = append(all, Migration(s))
 	}

@@ -8,11 +8,12 @@ import (
 )
 
 const (
-	indexBatch = 2000 // rows of the index written in one turn of the writer
-	indexEvery = 500 * time.Millisecond
-	flushEvery = 30 * time.Second
-	learnEvery = 30 * time.Second // as long as a cache of keys may be wrong
-	probeEvery = time.Second      // while the database refuses writes
+	indexBatch    = 2000 // rows of the index written in one turn of the writer
+	indexEvery    = 500 * time.Millisecond
+	flushEvery    = 30 * time.Second
+	learnEvery    = 30 * time.Second // as long as a cache of keys may be wrong
+	probeEvery    = time.Second      // while the database refuses writes
+	snapshotEvery = 5 * time.Second  // it decides itself whether there is something to write
 )
 
 // keeper does what is due now and then: full stretches of the index are
@@ -58,6 +59,9 @@ func startKeeper(a *App) *keeper {
 		return a.store.probe(c)
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
+	if a.cfg.SpoolDir != "" {
+		every(snapshotEvery, "keep access snapshot", a.access.Keep)
+	}
 	every(learnEvery, "learn keys and sources", a.access.Learn)
 	return k
 }

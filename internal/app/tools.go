@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"tallyhook/internal/config"
 )
@@ -50,6 +51,9 @@ func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) 
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
 	checks = append(checks, Check{"database", true, fmt.Sprintf("%s, schema at step %d", st.where, len(steps))})
+	if cfg.RedisURL != "" {
+		checks = append(checks, redisChecks(ctx, cfg)...)
+	}
 	b, err := st.Balance(ctx)
 	if err != nil {
 		return append(checks, Check{"balance", false, err.Error()}), nil
@@ -64,4 +68,25 @@ func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) 
 		checks = append(checks, Check{"balance", false, fmt.Sprintf("%s of instance %s: %d counted, %d recounted", c.What, c.Instance, c.Counted, c.Recount)})
 	}
 	return append(checks, Check{"balance", b.Difference == 0, fmt.Sprintf("difference %d", b.Difference)}), nil
+}
+
+// redisChecks tell whether Redis is there and safe to work with.
+func redisChecks(ctx context.Context, cfg config.Config) []Check {
+	q, err := openRedis(cfg, "doctor", slog.New(slog.DiscardHandler)) //nolint:contextcheck // closed below
+	if err != nil {
+		return []Check{{"redis", false, err.Error()}}
+	}
+	defer q.Close()
+	findings, err := safety(ctx, q)
+	if err != nil {
+		return []Check{{"redis", false, err.Error()}}
+	}
+	if len(findings) == 0 {
+		return []Check{{"redis", true, "up, and safe to work with"}}
+	}
+	checks := make([]Check, len(findings))
+	for i, f := range findings {
+		checks[i] = Check{"redis", false, findingText(f)}
+	}
+	return checks
 }

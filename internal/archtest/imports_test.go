@@ -30,6 +30,7 @@ const (
 	pflag      = "github.com/spf13/pflag"
 	vegeta     = "github.com/tsenart/vegeta/v12/..."
 	cmp        = "github.com/google/go-cmp/..."
+	rueidis    = "github.com/redis/rueidis/..."
 	rapid      = "pgregory.net/rapid"
 	cors       = "github.com/rs/cors"
 )
@@ -68,12 +69,14 @@ func mayImport() []rule {
 		{"internal/store/postgres", kindAdapter, []string{fault, event, campaign, store, uuid, json, pgx, goose}},
 		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp, rapid}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
+		{"internal/redisq", kindAdapter, []string{fault, event, store, rueidis}},
 
 		// Use-cases.
 		{access, kindUseCase, []string{fault, event, provider, store, uuid, json, jsontext}},
 		{report, kindUseCase, []string{fault, event, campaign, store, uuid}},
 		{ingest, kindUseCase, []string{fault, guard, event, provider, telemetry, store, access, uuid}},
 		{orphan, kindUseCase, []string{fault, event, telemetry, store, uuid}},
+		{"internal/orphan/queuetest", kindTest, []string{event, store, orphan, uuid, cmp}},
 		{deadletter, kindUseCase, []string{fault, event, telemetry, store, uuid}},
 
 		// The edge, which knows no adapter.

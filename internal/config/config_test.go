@@ -154,7 +154,7 @@ func TestBadValues(t *testing.T) {
 		"Contradiction":    {env: []string{"PORT=1", "TALLYHOOK_PORT=2"}, want: []string{"TALLYHOOK_PORT and PORT"}},
 		"UnknownPrefixed":  {env: []string{"TALLYHOOK_PROT=1"}, want: []string{"TALLYHOOK_PROT", "no such setting"}},
 		"FileOfNoSecret":   {env: []string{"TALLYHOOK_PORT_FILE=/x"}, want: []string{"TALLYHOOK_PORT_FILE"}},
-		"Redis":            {env: []string{"REDIS_URL=http://:hunter2@h"}, want: []string{"REDIS_URL", "rediss://"}},
+		"Redis":            {env: []string{"REDIS_URL=http://:hunter2@h"}, want: []string{"REDIS_URL", "redis-cluster://"}},
 		"RedisPort":        {env: []string{"REDIS_PORT=0"}, want: []string{"REDIS_PORT"}},
 		"TLSCertAlone":     {env: []string{"TLS_CERT=/x"}, want: []string{"TLS_CERT and TLS_KEY"}},
 		"TLSKeyAlone":      {env: []string{"TLS_KEY=/x"}, want: []string{"TLS_CERT and TLS_KEY"}},

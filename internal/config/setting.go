@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func Settings() []Setting {
 			Name: "REDIS_URL", Flag: "redis-url", Secret: true, Audience: forProduction,
 			Help: "Redis 7 or Valkey, for the retry schedule of several replicas; none: the schedule is in the database alone. " +
 				"Nothing is lost with it: the database stays the truth.",
-			Allowed: "redis:// or rediss:// with HOST:PORT, and further nodes as ?addr=HOST:PORT for a cluster, or ?master_set=NAME for Sentinel",
+			Allowed: "redis://[USER:PASSWORD@]HOST:PORT[/DB], redis-sentinel://HOST:PORT,.../NAME or redis-cluster://HOST:PORT,...; rediss for TLS",
 			set:     setRedis,
 		},
 		{
@@ -390,8 +391,10 @@ func setRedis(c *Config, v string) bool {
 	if v == "" {
 		return true
 	}
-	u, err := url.Parse(v)
-	return err == nil && u.Fragment == "" && u.Host != "" && (u.Scheme == "redis" || u.Scheme == "rediss")
+	scheme, rest, _ := strings.Cut(v, "://")
+	return rest != "" && slices.Contains([]string{
+		"redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster",
+	}, scheme)
 }
 
 // withoutPassword shows a URL with its password masked.

@@ -33,3 +33,16 @@ func (c *SpoolCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.events, prometheus.GaugeValue, float64(events))
 	ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.GaugeValue, float64(bytes))
 }
+
+// NewRedisUp exports redis_up, 1 while Redis answers and takes writes. It is
+// registered only where a Redis is configured.
+func NewRedisUp(up func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "redis_up", Help: "1 while Redis answers and takes writes.",
+	}, func() float64 {
+		if up() {
+			return 1
+		}
+		return 0
+	})
+}
