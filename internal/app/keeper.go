@@ -8,12 +8,15 @@ import (
 )
 
 const (
-	indexBatch    = 2000 // rows of the index written in one turn of the writer
-	indexEvery    = 500 * time.Millisecond
-	flushEvery    = 30 * time.Second
-	learnEvery    = 30 * time.Second // as long as a cache of keys may be wrong
-	probeEvery    = time.Second      // while the database refuses writes
-	snapshotEvery = 5 * time.Second  // it decides itself whether there is something to write
+	indexBatch     = 2000 // rows of the index written in one turn of the writer
+	indexEvery     = 500 * time.Millisecond
+	flushEvery     = 30 * time.Second
+	learnEvery     = 30 * time.Second // as long as a cache of keys may be wrong
+	probeEvery     = time.Second      // while the database refuses writes
+	forgetEvery    = 10 * time.Minute
+	forgetBatch    = 1000
+	duplicatesKept = 35 * 24 * time.Hour // longer than events stay in a spool
+	snapshotEvery  = 5 * time.Second     // it decides itself whether there is something to write
 )
 
 // keeper does what is due now and then: full stretches of the index are
@@ -57,6 +60,15 @@ func startKeeper(a *App) *keeper {
 			return nil
 		}
 		return a.store.probe(c)
+	})
+	every(forgetEvery, "forget duplicates", func(c context.Context) error {
+		for ctx.Err() == nil {
+			more, err := a.store.ForgetDuplicates(c, time.Now().Add(-duplicatesKept), forgetBatch)
+			if err != nil || !more {
+				return err
+			}
+		}
+		return nil
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
 	if a.cfg.SpoolDir != "" {

@@ -5,6 +5,9 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
+
+	"github.com/google/uuid"
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
@@ -97,8 +100,9 @@ func (t *tx) accept(works []*store.Work) error {
 			twins = append(twins, w)
 		}
 	}
-	t.repeat(m)
-	t.sums.AddSums(m.Effects)
+	if err := t.repeat(m); err != nil {
+		return err
+	}
 	if err := t.process(first); err != nil {
 		return err
 	}
@@ -110,8 +114,7 @@ func (t *tx) accept(works []*store.Work) error {
 				ID: l.Event.ID, State: l.To, Reason: l.Decision.Reason, Detail: l.Decision.Detail, Enrollment: l.Enrollment(),
 			})
 		}
-		t.repeat(m)
-		t.sums.AddSums(m.Effects)
+		return t.repeat(m)
 	}
 	return nil
 }
@@ -176,10 +179,26 @@ func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]s
 	}, column(met, tenantOf), column(met, func(w *store.Work) []byte { return w.Identity[:] }))
 }
 
-// repeat counts duplicates on the events that they met, by number.
-func (t *tx) repeat(m *store.Meetings) {
+// repeat counts duplicates on the events that they met, by number. A commit of
+// unknown outcome that is repeated counts no delivery twice.
+func (t *tx) repeat(m *store.Meetings) error {
+	if len(m.Duplicates) == 0 {
+		return nil
+	}
+	counted := make(map[uuid.UUID]bool, len(m.Duplicates))
+	if err := t.query(`INSERT INTO duplicate (id, tenant_id) SELECT id, tenant_id FROM unnest($1::bytea[], $2::bigint[]) AS b(id, tenant_id) ORDER BY id
+		ON CONFLICT DO NOTHING RETURNING id`, func(sc scanner) error {
+		var id []byte
+		err := sc.Scan(&id)
+		counted[idOf(id)] = true
+		return err
+	}, column(m.Duplicates, func(w *store.Work) []byte { return w.Event.ID[:] }), column(m.Duplicates, tenantOf)); err != nil {
+		return err
+	}
+	m.Count(counted)
+	t.sums.AddSums(m.Effects)
 	if len(m.Repeats) == 0 {
-		return
+		return nil
 	}
 	rows := slices.SortedFunc(slices.Values(m.Repeats), func(a, b *store.Repeat) int { return cmp.Compare(a.Seq, b.Seq) })
 	t.later(`UPDATE event e SET duplicates = e.duplicates + b.n, last_duplicate_at = greatest(e.last_duplicate_at, b.at)
@@ -187,6 +206,20 @@ func (t *tx) repeat(m *store.Meetings) {
 		WHERE e.seq = b.seq AND e.tenant_id = b.tenant_id`,
 		column(rows, func(r *store.Repeat) int64 { return r.Seq }), column(rows, func(r *store.Repeat) int64 { return r.Tenant }),
 		column(rows, func(r *store.Repeat) int64 { return r.N }), column(rows, func(r *store.Repeat) int64 { return us(r.At) }))
+	return nil
+}
+
+// ForgetDuplicates forgets which deliveries before a moment were counted as
+// duplicates, n of them at most: it is past the time at which a commit of
+// unknown outcome may be repeated. more is false when none is left.
+func (s *Store) ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error) {
+	err = s.write(ctx, "forget duplicates", func(t *tx) error {
+		limit := store.FirstIDAt(before)
+		done, err := t.exec(`DELETE FROM duplicate WHERE id IN (SELECT id FROM duplicate WHERE id < $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)`, limit[:], n)
+		more = done == int64(n)
+		return err
+	})
+	return more, err
 }
 
 // CommitBody keeps an authentic body that could not be read as a dead letter.

@@ -133,6 +133,8 @@ func unbound() map[string]string {
 	return map[string]string{
 		"SELECT 1 FROM tenant":                    "is the database there?",
 		"SELECT  FROM api_key WHERE hash":         "who calls? The tenant is not known yet",
+		"SELECT  FROM api_key WHERE revoked":      "the snapshot of all tenants' keys",
+		"DELETE FROM duplicate WHERE id IN":       "housekeeping, of whatever tenant",
 		"UPDATE api_key SET last_used_at":         "keys that were used, of whatever tenant",
 		"SELECT  FROM source WHERE":               "whose webhook is it? The conditions are the callers'",
 		"SELECT  FROM enrollment WHERE  ORDER BY": "its conditions begin with the tenant",

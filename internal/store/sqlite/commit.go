@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/event"
@@ -99,8 +100,30 @@ func (t *tx) meet(works []*store.Work) error {
 			c.ResultInt64(m.met)
 		}
 	}))
-	if err != nil || len(m.Repeats) == 0 {
+	if err != nil || len(m.Duplicates) == 0 {
 		return err
+	}
+	// A commit of unknown outcome that is repeated counts no delivery twice.
+	counted := make(map[uuid.UUID]bool, len(m.Duplicates))
+	if err := t.query(`INSERT INTO duplicate (id, tenant_id) SELECT id, tenant_id FROM b_id(?1) WHERE true ON CONFLICT DO NOTHING RETURNING id`,
+		func(sc scanner) error {
+			var id []byte
+			err := sc.Scan(&id)
+			counted[idOf(id)] = true
+			return err
+		}, bind(m.Duplicates, func(c sqlite3.Context, p **store.Work, col int) {
+			switch w := *p; col {
+			case 0:
+				c.ResultInt64(w.Event.Tenant)
+			case 1:
+				c.ResultBlob(w.Event.ID[:])
+			}
+		})); err != nil {
+		return err
+	}
+	m.Count(counted)
+	if len(m.Repeats) == 0 {
+		return nil
 	}
 	if _, err := t.exec(`UPDATE event SET duplicates = duplicates + b.n, last_duplicate_at = max(last_duplicate_at, b.at) FROM b_dup(?1) b
 		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id`, bind(m.Repeats, func(c sqlite3.Context, p **store.Repeat, col int) {
@@ -157,4 +180,17 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 		return err
 	})
 	return res, err
+}
+
+// ForgetDuplicates forgets which deliveries before a moment were counted as
+// duplicates, n of them at most: it is past the time at which a commit of
+// unknown outcome may be repeated. more is false when none is left.
+func (s *Store) ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error) {
+	err = s.write(ctx, bulk, "forget duplicates", func(t *tx) error {
+		limit := store.FirstIDAt(before)
+		done, err := t.exec(`DELETE FROM duplicate WHERE id IN (SELECT id FROM duplicate WHERE id < ?1 ORDER BY id LIMIT ?2)`, limit[:], n)
+		more = done == int64(n)
+		return err
+	})
+	return more, err
 }

@@ -42,6 +42,7 @@ type Events interface {
 	Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]store.Moment, error)
 	Assign(ctx context.Context, tenant int64, eventID, enrollment uuid.UUID, actor string) (store.Result, error)
 	IndexNext(ctx context.Context, n int) (more bool, err error)
+	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
 }
 
 // Queue is the retry schedule and the processor behind it.

@@ -383,3 +383,11 @@ CREATE TABLE replay_part (
 CREATE INDEX event_tenant ON event (tenant_id, seq);
 CREATE INDEX suppression_tenant ON suppression (tenant_id, seq);
 CREATE INDEX dead_letter_tenant ON dead_letter (tenant_id, seq);
+
+-- Deliveries that were counted as duplicates, by the id that each was given
+-- (UUIDv7: grows at its end), so that the repetition of a commit whose outcome
+-- nobody heard of counts none twice. Old ones are forgotten.
+CREATE TABLE duplicate (
+  id        BYTEA PRIMARY KEY,
+  tenant_id BIGINT NOT NULL
+);
