@@ -53,7 +53,7 @@ func StartRedis(tb testing.TB, o RedisOptions) *Redis {
 	})
 	// Between finding a free port and taking it, another may take it.
 	for range 5 {
-		r.Addr = freeAddr(tb)
+		r.Addr = FreeAddr(tb)
 		if r.launch() {
 			if o.Cluster {
 				r.takeSlots()
@@ -77,7 +77,8 @@ func redisBinary(tb testing.TB) string {
 	return ""
 }
 
-func freeAddr(tb testing.TB) string {
+// FreeAddr is a loopback address that nobody listens on just now.
+func FreeAddr(tb testing.TB) string {
 	tb.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
