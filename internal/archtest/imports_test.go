@@ -29,6 +29,7 @@ const (
 	pflag      = "github.com/spf13/pflag"
 	vegeta     = "github.com/tsenart/vegeta/v12/..."
 	cmp        = "github.com/google/go-cmp/..."
+	rueidis    = "github.com/redis/rueidis"
 )
 
 // mayImport lists, for each package, what it may import beside the standard
@@ -62,12 +63,14 @@ func mayImport() []rule {
 		{"internal/store/sqlite", kindAdapter, []string{fault, event, campaign, store, uuid, json, jsontext, sqlite, goose}},
 		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
+		{"internal/redisq", kindAdapter, []string{fault, event, store, rueidis}},
 
 		// Use-cases.
 		{access, kindUseCase, []string{fault, event, provider, store, uuid, json, jsontext}},
 		{report, kindUseCase, []string{fault, event, campaign, store, uuid}},
 		{ingest, kindUseCase, []string{fault, guard, event, provider, telemetry, store, access, uuid}},
 		{orphan, kindUseCase, []string{fault, event, telemetry, store, uuid}},
+		{"internal/orphan/queuetest", kindTest, []string{event, store, cmp}},
 		{deadletter, kindUseCase, []string{fault, event, telemetry, store, uuid}},
 
 		// The edge, which knows no adapter.
