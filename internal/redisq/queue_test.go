@@ -147,7 +147,7 @@ func (b *bed) Cost() int64 {
 
 func TestQueue(t *testing.T) {
 	t.Parallel()
-	queuetest.Run(t, func(t testing.TB) queuetest.Bed { return newBed(t) })
+	queuetest.Run(t, 100_000, func(t testing.TB) queuetest.Bed { return newBed(t) })
 }
 
 // TestManyTenantsAllGetTheirTurn: with more tenants than a claim has room for,
