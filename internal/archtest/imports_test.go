@@ -30,7 +30,7 @@ const (
 	pflag      = "github.com/spf13/pflag"
 	vegeta     = "github.com/tsenart/vegeta/v12/..."
 	cmp        = "github.com/google/go-cmp/..."
-	rueidis    = "github.com/redis/rueidis/..."
+	rueidis    = "github.com/redis/rueidis"
 	rapid      = "pgregory.net/rapid"
 	cors       = "github.com/rs/cors"
 )
@@ -76,7 +76,7 @@ func mayImport() []rule {
 		{report, kindUseCase, []string{fault, event, campaign, store, uuid}},
 		{ingest, kindUseCase, []string{fault, guard, event, provider, telemetry, store, access, uuid}},
 		{orphan, kindUseCase, []string{fault, event, telemetry, store, uuid}},
-		{"internal/orphan/queuetest", kindTest, []string{event, store, orphan, uuid, cmp}},
+		{"internal/orphan/queuetest", kindTest, []string{event, store, cmp}},
 		{deadletter, kindUseCase, []string{fault, event, telemetry, store, uuid}},
 
 		// The edge, which knows no adapter.

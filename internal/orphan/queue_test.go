@@ -123,5 +123,5 @@ func (b *storeBed) Cost() int64 {
 
 func TestStoreQueue(t *testing.T) {
 	t.Parallel()
-	queuetest.Run(t, func(t testing.TB) queuetest.Bed { return newStoreBed(t, open) })
+	queuetest.Run(t, 20_000, func(t testing.TB) queuetest.Bed { return newStoreBed(t, open) })
 }

@@ -113,10 +113,6 @@ func (q *Queue) Park(ctx context.Context, parked []store.Parked) error {
 func (q *Queue) Claim(ctx context.Context, n int, lease time.Duration) (claim store.Claim, next time.Duration, err error) {
 	claim = store.Claim{Token: rand.Int64(), External: true} //nolint:gosec // a token tells claims apart, and guards nothing
 	next = -1
-	weights := 0
-	for _, r := range event.Routes() {
-		weights += weight(r)
-	}
 	first := q.turn.Add(1)
 	for i := range uint64(len(q.shards)) {
 		want := n - len(claim.Events)
@@ -125,7 +121,7 @@ func (q *Queue) Claim(ctx context.Context, n int, lease time.Duration) (claim st
 		}
 		args := []string{decimal(want), millis(lease), decimal(claim.Token)}
 		for _, r := range event.Routes() {
-			args = append(args, string(r), decimal(max(1, want*weight(r)/weights)))
+			args = append(args, string(r), decimal(weight(r)))
 		}
 		res, err := q.run(ctx, q.script.claim, q.shards[(first+i)%uint64(len(q.shards))], args)
 		if err == nil {

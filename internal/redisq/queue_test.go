@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
 	"tallyhook/internal/orphan/queuetest"
 	"tallyhook/internal/redisq"
 	"tallyhook/internal/store"
@@ -17,6 +18,13 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func same[V comparable](t testing.TB, what string, got, want V) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
 
 // upTimeout is how long Redis may take to be found on a busy machine.
 const upTimeout = time.Minute
@@ -45,12 +53,11 @@ type bed struct {
 	last  []store.Parked
 }
 
-func newBed(t testing.TB, o redisq.Options) *bed {
+func newBed(t testing.TB) *bed {
 	t.Helper()
 	r := testenv.StartRedis(t, testenv.RedisOptions{NoAppendOnly: true})
-	o.URL = r.URL()
-	o.Timeout = upTimeout // the suite is about what happens, not about how soon
-	return &bed{Queue: open(t, o), t: t, redis: r}
+	// The suite is about what happens, not about how soon.
+	return &bed{Queue: open(t, redisq.Options{URL: r.URL(), Timeout: upTimeout}), t: t, redis: r}
 }
 
 func (b *bed) must(err error) {
@@ -140,12 +147,157 @@ func (b *bed) Cost() int64 {
 
 func TestQueue(t *testing.T) {
 	t.Parallel()
-	for name, shards := range map[string]int{"OneShard": 1} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			queuetest.Run(t, func(t testing.TB) queuetest.Bed { return newBed(t, redisq.Options{Shards: shards}) })
-		})
+	queuetest.Run(t, 100_000, func(t testing.TB) queuetest.Bed { return newBed(t) })
+}
+
+// TestManyTenantsAllGetTheirTurn: with more tenants than a claim has room for,
+// who was served longest ago is next, however much the others have.
+func TestManyTenantsAllGetTheirTurn(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	tenants := b.Tenants(60)
+	for _, tenant := range tenants {
+		b.Park(tenant, event.RouteBulk, 0, 20)
+	}
+	b.Advance(time.Hour)
+	served := map[int64]int{}
+	for range 30 {
+		c := b.Claim(10, time.Hour)
+		same(t, "claimed", len(c.Events), 10)
+		for _, e := range c.Events {
+			served[e.Tenant]++
+		}
+		b.Advance(time.Second)
+	}
+	for _, tenant := range tenants {
+		same(t, fmt.Sprintf("claimed of tenant %d", tenant), served[tenant], 5)
 	}
 }
 
-var _ = strings.Contains
+// TestLargeArguments: more numbers than Lua can unpack, in one settle.
+func TestLargeArguments(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	const n = 30_000
+	b.Park(1, event.RouteUrgent, 0, n)
+	b.Advance(time.Hour)
+	c := b.Claim(n, time.Hour)
+	same(t, "claimed", len(c.Events), n)
+	b.Again(c, time.Hour)
+	same(t, "depths", b.Stats()[event.RouteUrgent], store.RouteStats{Depth: n})
+	b.must(b.Remove(t.Context(), c.Events))
+	same(t, "depths", b.Stats()[event.RouteUrgent], store.RouteStats{})
+	same(t, "keys left", b.redis.Do("KEYS", "*:{0}:[qtl]*"), "")
+}
+
+// TestScriptsForgotten: a Redis that has lost the scripts is given them again.
+func TestScriptsForgotten(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Park(1, event.RouteUrgent, 0, 1)
+	b.redis.Do("SCRIPT", "FLUSH")
+	b.Advance(time.Hour)
+	c := b.Claim(1, time.Hour)
+	b.redis.Do("SCRIPT", "FLUSH")
+	b.Finish(c)
+	same(t, "depths", b.Stats()[event.RouteUrgent], store.RouteStats{})
+}
+
+// TestNothingHasATimeToLive: a key that ends by itself would be lost work.
+func TestNothingHasATimeToLive(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Park(1, event.RouteUrgent, 0, 10)
+	b.Advance(time.Hour)
+	b.Claim(5, time.Hour)
+	b.must(b.BeginRebuild(t.Context(), "a"))
+	if _, err := b.FinishRebuild(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	for key := range strings.Lines(b.redis.Do("KEYS", "*")) {
+		same(t, "ttl of "+key, b.redis.Do("TTL", strings.TrimSpace(key)), "-1")
+	}
+}
+
+// TestFullRedisDrains: parking is refused and changes nothing, while all that
+// makes room goes on.
+func TestFullRedisDrains(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Park(1, event.RouteUrgent, 0, 100)
+	b.Advance(time.Hour)
+	b.redis.Do("CONFIG", "SET", "maxmemory", "1")
+	err := b.Queue.Park(t.Context(), []store.Parked{{Seq: 1000, Tenant: 1, Route: event.RouteUrgent}})
+	if !fault.Is(err, fault.Unavailable) {
+		t.Errorf("parking in a full Redis gives %v", err)
+	}
+	for n := int64(100); n > 0; n -= 50 {
+		same(t, "depth", b.Stats()[event.RouteUrgent].Depth, n)
+		b.Finish(b.Claim(50, time.Hour))
+	}
+	same(t, "depth", b.Stats()[event.RouteUrgent].Depth, 0)
+	same(t, "up", b.State().Up, true)
+}
+
+// TestRebuildThatLostSomethingIsNotWhole: what happens during a rebuild counts.
+func TestRebuildThatLostSomethingIsNotWhole(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	finish := func(generation string) bool {
+		ok, err := b.FinishRebuild(t.Context(), generation)
+		b.must(err)
+		return ok
+	}
+	same(t, "whole at first", b.State().Whole, false)
+	b.must(b.BeginRebuild(t.Context(), "a"))
+	same(t, "finished", finish("a"), true)
+	same(t, "whole", b.State().Whole, true)
+	same(t, "finished twice", finish("a"), false)
+	b.must(b.BeginRebuild(t.Context(), "b"))
+	b.redis.Do("FLUSHALL")
+	same(t, "finished after a flush", finish("b"), false)
+	same(t, "whole", b.State().Whole, false)
+	b.must(b.BeginRebuild(t.Context(), "c"))
+	same(t, "finished", finish("c"), true)
+	b.redis.Do("FLUSHALL")
+	testenv.Eventually(t, upTimeout, "the loss is noticed", func() bool { return !b.State().Whole })
+}
+
+// TestShardsAndCluster: whatever the number of parts, on a cluster too, every
+// number is claimed once and found again to be settled.
+func TestShardsAndCluster(t *testing.T) {
+	t.Parallel()
+	for name, cluster := range map[string]bool{"OneServer": false, "Cluster": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testenv.StartRedis(t, testenv.RedisOptions{NoAppendOnly: true, Cluster: cluster})
+			b := &bed{Queue: open(t, redisq.Options{URL: r.URL(), Shards: 7, Timeout: upTimeout}), t: t, redis: r}
+			for _, tenant := range b.Tenants(5) {
+				b.Park(tenant, event.RouteUrgent, 0, 100)
+				b.Park(tenant, event.RouteBulk, 0, 100)
+			}
+			b.Advance(time.Hour)
+			seen := map[int64]bool{}
+			for range 20 {
+				c := b.Claim(50, time.Hour)
+				same(t, "claimed", len(c.Events), 50)
+				for _, e := range c.Events {
+					if seen[e.Seq] {
+						t.Fatalf("%d was claimed twice", e.Seq)
+					}
+					seen[e.Seq] = true
+				}
+				b.Release(store.Claim{Token: c.Token + 1, Events: c.Events})
+				b.Finish(c)
+			}
+			same(t, "left", len(b.Claim(50, time.Hour).Events), 0)
+			same(t, "depths", b.Stats()[event.RouteUrgent], store.RouteStats{})
+			b.must(b.BeginRebuild(t.Context(), "a"))
+			ok, err := b.FinishRebuild(t.Context(), "a")
+			same(t, "finished", ok, true)
+			b.must(err)
+			_, err = b.Safety(t.Context())
+			b.must(err)
+		})
+	}
+}

@@ -121,7 +121,7 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) serve(client net.Conn) {
 	d := net.Dialer{Timeout: 5 * time.Second}
-	server, err := d.Dial("tcp", p.target) //nolint:noctx // bounded by the dialer's timeout
+	server, err := d.Dial("tcp", p.target)
 	if err != nil {
 		reset(client)
 		return

@@ -7,6 +7,7 @@ while i <= #ARGV do
   for k = i + 3, i + 2 + n do numbers[#numbers + 1] = ARGV[k] end
   i = i + 3 + n
   gone = gone + drop(route, tenant, numbers)
-  touch(route, tenant, false)
+  free(route, numbers)
+  touch(route, { tenant }, false)
 end
 return gone

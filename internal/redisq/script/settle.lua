@@ -2,44 +2,56 @@
 -- and m times a number that waits again and its delay. Only what the token
 -- still holds is touched. Gives how many that were.
 local token, i, held = ARGV[1], 2, 0
+local groups, numbers, routes = {}, {}, {}
 
--- mine gives those of the numbers that the token holds.
-local function mine(route, numbers)
-  local kept, at = {}, 0
-  parts(numbers, function(...)
+while i <= #ARGV do
+  local g = { route = ARGV[i], tenant = ARGV[i + 1], done = {}, again = {} }
+  local n, m = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  if not numbers[g.route] then
+    numbers[g.route] = {}
+    routes[#routes + 1] = g.route
+  end
+  local all = numbers[g.route]
+  for k = i + 4, i + 3 + n do
+    g.done[#g.done + 1], all[#all + 1] = ARGV[k], ARGV[k]
+  end
+  for k = i + 4 + n, i + 2 + n + 2 * m, 2 do
+    g.again[#g.again + 1], all[#all + 1] = { ARGV[k], tonumber(ARGV[k + 1]) }, ARGV[k]
+  end
+  groups[#groups + 1] = g
+  i = i + 4 + n + 2 * m
+end
+
+-- mine are those of the numbers that the token holds.
+local mine = {}
+for _, route in ipairs(routes) do
+  local kept, at, all = {}, 0, numbers[route]
+  parts(all, function(...)
     for k, holder in ipairs(redis.call('HMGET', lease(route), ...)) do
-      if holder == token then kept[numbers[at + k]] = true end
+      if holder == token then
+        mine[all[at + k]] = true
+        kept[#kept + 1] = all[at + k]
+      end
     end
     at = at + select('#', ...)
   end)
-  return kept
+  held = held + #kept
+  free(route, kept)
 end
 
-while i <= #ARGV do
-  local route, tenant, n, m = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  local numbers, delays = {}, {}
-  for k = i + 4, i + 3 + n do numbers[#numbers + 1] = ARGV[k] end
-  for k = i + 4 + n, i + 2 + n + 2 * m, 2 do
-    numbers[#numbers + 1] = ARGV[k]
-    delays[ARGV[k]] = tonumber(ARGV[k + 1])
+local tenants = {}
+for _, g in ipairs(groups) do
+  local done, scores = {}, {}
+  for _, number in ipairs(g.done) do
+    if mine[number] then done[#done + 1] = number end
   end
-  i = i + 4 + n + 2 * m
-  local done, scores, free = {}, {}, {}
-  local kept = mine(route, numbers)
-  for _, number in ipairs(numbers) do
-    if kept[number] then
-      held = held + 1
-      if delays[number] then
-        scores[#scores + 1], scores[#scores + 2] = text(now + delays[number]), number
-        free[#free + 1] = number
-      else
-        done[#done + 1] = number
-      end
-    end
+  for _, a in ipairs(g.again) do
+    if mine[a[1]] then scores[#scores + 1], scores[#scores + 2] = text(now + a[2]), a[1] end
   end
-  drop(route, tenant, done)
-  parts(scores, function(...) redis.call('ZADD', set(route, tenant), 'XX', ...) end)
-  parts(free, function(...) redis.call('HDEL', lease(route), ...) end)
-  touch(route, tenant, false)
+  drop(g.route, g.tenant, done)
+  parts(scores, function(...) redis.call('ZADD', set(g.route, g.tenant), 'XX', ...) end)
+  tenants[g.route] = tenants[g.route] or {}
+  table.insert(tenants[g.route], g.tenant)
 end
+for _, route in ipairs(routes) do touch(route, tenants[route], false) end
 return held

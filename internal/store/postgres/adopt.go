@@ -143,13 +143,16 @@ func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
 }
 
 // load locks and reads stored events that wait (orphaned, or dead and not set
-// aside by a person) for the processor: their rows in the queue, by number, and
-// then what became of them.
+// aside by a person) for the processor: their rows in the queue, by number,
+// then the dead ones, which somebody may be setting aside, and last what became
+// of them.
 func (t *tx) load(seqs []tenantSeq, by string) ([]*store.Work, error) {
 	slices.SortFunc(seqs, func(a, b tenantSeq) int { return cmp.Compare(a.seq, b.seq) })
 	numbers, tenants := seqColumns(seqs)
 	t.later(`SELECT 1 FROM unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id)
 		JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id ORDER BY o.event_seq FOR UPDATE OF o`, numbers, tenants)
+	t.later(`SELECT 1 FROM unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id)
+		JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id WHERE e.state = 'dead' ORDER BY e.seq FOR NO KEY UPDATE OF e`, numbers, tenants)
 	return t.read(seqs, by)
 }
 

@@ -19,6 +19,7 @@ import (
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/storetest"
 	"tallyhook/internal/telemetry"
+	"tallyhook/internal/testenv"
 )
 
 // buried makes n dead letters, each of an address of its own.
@@ -405,4 +406,34 @@ func TestIgnoringMeetsReplaying(t *testing.T) {
 		storetest.Same(t, "state", w.Record(id).State, state)
 		storetest.Same(t, "status", l.Status, status)
 	}
+}
+
+// TestIgnoringMeetsAdoption: a letter that is set aside while an enrollment is
+// about to adopt its event is not adopted.
+func TestIgnoringMeetsAdoption(t *testing.T) {
+	t.Parallel()
+	w := storetest.New(t, open)
+	id := w.Send(event.Opened, storetest.Address("ada@example.com")).ID
+	w.Spend()
+	letter := w.LetterOf(id)
+	conn := raw(t, w)
+	exec(t, conn, `BEGIN`)
+	exec(t, conn, `SELECT 1 FROM event WHERE id = $1 FOR UPDATE`, id[:]) // as SetLetter begins
+	done := make(chan int)
+	go func() {
+		d := w.Join(w.Instance, campaign.Enrollment{Email: "ada@example.com"})
+		done <- d.Adopted
+	}()
+	testenv.Eventually(t, time.Minute, "the enrollment waits for the event", func() bool {
+		var n int
+		must(t, conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&n))
+		return n > 0
+	})
+	exec(t, conn, `UPDATE dead_letter SET status = 'ignored' WHERE id = $1`, letter.ID[:])
+	exec(t, conn, `COMMIT`)
+	if n := <-done; n != 0 {
+		t.Errorf("adopted %d, want 0", n)
+	}
+	storetest.Same(t, "event", w.Record(id).State, event.Dead)
+	storetest.Same(t, "letter", w.LetterOf(id).Status, store.LetterIgnored)
 }

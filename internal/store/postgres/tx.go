@@ -96,8 +96,8 @@ func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error)
 		s: s, ctx: ctx, conn: conn, queue: &pgx.Batch{}, now: s.opt.Now().UTC().Truncate(time.Microsecond),
 		slot: int(conn.Conn().PgConn().PID() % slots), sums: store.NewEffects(),
 	}
-	defer rollback(ctx, conn.Conn()) // of what has not been committed, also when a panic is on its way up
-	t.later("BEGIN")
+	defer rollback(ctx, conn.Conn())                // of what has not been committed, also when a panic is on its way up
+	t.later("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the server's default is: a statement must see what a lock waited for
 	if err = fn(t); err == nil {
 		err = t.commit()
 	}
