@@ -9,6 +9,7 @@ LINT_VERSION := 2.15.0
 LINT         := .tools/golangci-lint
 FUZZTIME     ?= 3s
 ROUNDS       ?= 20
+MINUTES      ?= 5
 INPUTS       ?= 100000
 SEED         ?= 1
 
@@ -58,8 +59,9 @@ cover: ## the coverage of all tests, by function
 	go test -count=1 -coverpkg=./internal/... -coverprofile=bin/cover.out ./...
 	go tool cover -func=bin/cover.out | sort -k3 -n
 
-chaos: needs ## the long form of the crash test; ROUNDS=20
-	TALLYHOOK_CHAOS_ROUNDS=$(ROUNDS) scripts/gotest -race -count=1 -timeout 4h -run Crash ./internal/app/...
+chaos: needs ## the long forms: the crash test, ROUNDS=20, and the storm of faults, SEED= MINUTES=5
+	TALLYHOOK_CHAOS_ROUNDS=$(ROUNDS) TALLYHOOK_CHAOS_MINUTES=$(MINUTES) scripts/gotest -race -count=1 -timeout 24h -v \
+		-run '$(if $(SEED),^TestStorm$$,Crash|^TestStorm$$)' ./internal/app -args -seed=$(or $(SEED),0)
 
 corpus: ## run vendors' bodies and signatures of a folder; CORPUS=folder
 	@test -n '$(CORPUS)' || { echo 'say which folder: make corpus CORPUS=folder' >&2; exit 2; }

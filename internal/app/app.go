@@ -133,7 +133,7 @@ func (a *App) unlisten() error {
 }
 
 func (a *App) open(ctx context.Context, strict bool) (err error) {
-	defer func() {
+	defer func() { //nolint:contextcheck // closing waits for what is under way, whatever became of the start
 		if err != nil {
 			err = errors.Join(err, a.closeStores())
 		}

@@ -27,6 +27,7 @@ const fast = "RETRY_SCHEDULE=300ms,600ms,1200ms"
 // off. In the end what the database holds is held against what was sent and
 // answered.
 func TestStorm(t *testing.T) {
+	t.Parallel()
 	minutes := shortMinutes
 	if v := os.Getenv("TALLYHOOK_CHAOS_MINUTES"); v != "" {
 		n, err := strconv.ParseFloat(v, 64)

@@ -50,7 +50,7 @@ func TestTLS(t *testing.T) {
 	if !strings.HasPrefix(e.app.URL(), "https://") || e.app.Config().PublicURL != e.app.URL() {
 		t.Errorf("URL %s, PUBLIC_URL %s", e.app.URL(), e.app.Config().PublicURL)
 	}
-	resp := e.get(e.https(), "/health")
+	resp := e.get(e.https(), "/health") //nolint:bodyclose // get has read and closed it
 	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
 		t.Errorf("got %d over %s, want 200 over HTTP/2", resp.StatusCode, resp.Proto)
 	}
@@ -119,9 +119,9 @@ func TestCertificateReload(t *testing.T) {
 	t.Parallel()
 	e := startTLS(t, "RATE_LIMIT_ANONYMOUS=0")
 	open := e.https()
-	first := e.get(open, "/livez").TLS.PeerCertificates[0]
+	first := e.get(open, "/livez").TLS.PeerCertificates[0] //nolint:bodyclose // get has read and closed it
 	served := func() string {
-		return e.get(e.https(), "/livez").TLS.PeerCertificates[0].Subject.CommonName
+		return e.get(e.https(), "/livez").TLS.PeerCertificates[0].Subject.CommonName //nolint:bodyclose // get has read and closed it
 	}
 
 	if err := os.WriteFile(filepath.Join(e.dir, "tls.key"), []byte("half of a key"), 0o600); err != nil {
@@ -140,7 +140,7 @@ func TestCertificateReload(t *testing.T) {
 	if got := e.metric("tallyhook_certificate_expiry_timestamp_seconds"); got != float64(until.Unix()) {
 		t.Errorf("expiry %v, want %v", got, until.Unix())
 	}
-	if again := e.get(open, "/livez").TLS.PeerCertificates[0]; !again.Equal(first) {
+	if again := e.get(open, "/livez").TLS.PeerCertificates[0]; !again.Equal(first) { //nolint:bodyclose // get has read and closed it
 		t.Error("the open connection was dropped for the new pair")
 	}
 	if n := strings.Count(e.log.String(), "the former one serves on"); n > 3 { // the cut key, and at most the new one before its certificate

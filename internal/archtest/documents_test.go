@@ -149,6 +149,7 @@ func TestDocumentsNameRealMetrics(t *testing.T) {
 	telemetry.NewMetrics(reg, "test")
 	reg.MustRegister(telemetry.NewStoreCollector(func() (telemetry.Snapshot, error) { return telemetry.Snapshot{}, nil }))
 	reg.MustRegister(telemetry.NewCertificateExpiry(func() time.Time { return time.Time{} }))
+	reg.MustRegister(telemetry.NewSpoolCollector(func() (events, bytes int64) { return 0, 0 }), telemetry.NewRedisUp(func() bool { return true }))
 	known := describe(reg)
 	suffix := regexp.MustCompile(`_(bucket|sum|count)$`)
 	for name, text := range documents(t) {

@@ -260,6 +260,12 @@ func Settings() []Setting {
 				"TALLYHOOK_CHAOS_ROUNDS alone (make chaos ROUNDS=20 sets it); the server does not.",
 			Allowed: "a whole number from 1",
 		},
+		{
+			Name: "CHAOS_MINUTES", Default: "0.4", Audience: forTest, Example: "5",
+			Help: "How long the storm of faults goes on, in minutes. The test reads it, under the name " +
+				"TALLYHOOK_CHAOS_MINUTES alone (make chaos MINUTES=5 sets it); the server does not.",
+			Allowed: "a number above 0",
+		},
 	}
 }
 

@@ -146,7 +146,7 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 		all = append(all, settled(&r).Moment)
 	case event.Ignored:
 		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
-	case event.Orphaned, event.Dead:
+	case event.Orphaned, event.Dead, event.Spooled:
 	}
 	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
 	return all, nil
