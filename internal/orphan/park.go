@@ -147,7 +147,11 @@ func (w *Worker) flush(ctx context.Context) {
 	parked, gone := w.buffer.take()
 	for len(parked) > 0 {
 		n := min(parkBatch, len(parked))
-		if err := w.opt.Index.Park(ctx, parked[:n]); err != nil {
+		err := w.opt.Index.Park(ctx, parked[:n])
+		if err != nil && w.opt.Index.State().Up { // one connection was cut: not worth a rebuild
+			err = w.opt.Index.Park(ctx, parked[:n])
+		}
+		if err != nil {
 			w.buffer.miss(len(parked))
 			if w.opt.Index.State().Up { // else that is known
 				w.opt.Logger.WarnContext(ctx, "orphans not parked in the index, it will be rebuilt", slog.Int("events", len(parked)), errorAttr(err))
