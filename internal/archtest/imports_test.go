@@ -78,13 +78,14 @@ func mayImport() []rule {
 		// Tools: clients over HTTP that know nothing of the inside.
 		{"internal/demo", kindTool, []string{uuid, json, jsontext}},
 		{"internal/bench", kindTool, []string{event, yardstick, uuid, json, vegeta}},
+		{"internal/smoke", kindTool, []string{json}},
 		{"internal/testenv", kindTest, []string{sqlite}},
 		{"internal/archtest", kindTest, nil},
 
 		// The only ones that see everything.
 		{"internal/app", kindWiring, []string{"..."}},
 		{"cmd/tallyhook", kindWiring, []string{
-			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", json, cobra,
+			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", "internal/smoke", json, cobra,
 		}},
 	}
 }
