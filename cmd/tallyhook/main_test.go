@@ -102,7 +102,7 @@ func TestUsage(t *testing.T) {
 		})
 	}
 	help := testenv.Run(t, t.TempDir(), nil, "--help")
-	for _, verb := range []string{"serve", "migrate", "doctor", "bench", "version"} {
+	for _, verb := range []string{"serve", "migrate", "doctor", "smoke", "bench", "version"} {
 		if help.Code != 0 || !strings.Contains(help.Stdout, "\n  "+verb+" ") {
 			t.Errorf("--help does not list %s:\n%s", verb, help.Stdout)
 		}

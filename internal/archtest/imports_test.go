@@ -89,12 +89,14 @@ func mayImport() []rule {
 		{"internal/bench", kindTool, []string{event, yardstick, uuid, json, vegeta}},
 		{"internal/attack", kindTool, nil},
 		{"internal/testenv", kindTest, []string{sqlite, pgx}},
+		{"internal/smoke", kindTool, []string{json}},
 		{"internal/archtest", kindTest, nil},
+		{"internal/deploytest", kindTest, nil},
 
 		// The only ones that see everything.
 		{"internal/app", kindWiring, []string{"..."}},
 		{"cmd/tallyhook", kindWiring, []string{
-			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", json, cobra,
+			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", "internal/smoke", json, cobra,
 		}},
 	}
 }
