@@ -1,15 +1,20 @@
 package orphan_test
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"tallyhook/internal/event"
 	"tallyhook/internal/orphan/queuetest"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/postgres"
 	"tallyhook/internal/store/storetest"
+	"tallyhook/internal/testenv"
 )
 
 // storeBed puts a store's own schedule under the suite of queues. An event is
@@ -124,4 +129,46 @@ func (b *storeBed) Cost() int64 {
 func TestStoreQueue(t *testing.T) {
 	t.Parallel()
 	queuetest.Run(t, 20_000, func(t testing.TB) queuetest.Bed { return newStoreBed(t, open) })
+}
+
+// server is the PostgreSQL that the tests share.
+var server = testenv.NewPostgres(testenv.PostgresOptions{})
+
+// tallied is a store on PostgreSQL that counts its statements.
+type tallied struct {
+	*postgres.Store
+	counter *counter
+}
+
+func (c tallied) Statements() int64 { return c.counter.n.Load() }
+
+// counter implements pgx.QueryTracer and pgx.BatchTracer.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	c.n.Add(1)
+	return ctx
+}
+func (*counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (*counter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+func (c *counter) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) { c.n.Add(1) }
+func (*counter) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)       {}
+
+func openPostgres(t testing.TB, o storetest.Options) storetest.Store {
+	t.Helper()
+	c := &counter{}
+	s, err := postgres.Open(context.WithoutCancel(t.Context()), postgres.Options{
+		URL: server.Database(t, o.Path), TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Tracer: c,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tallied{s, c}
+}
+
+func TestPostgresQueue(t *testing.T) {
+	t.Parallel()
+	queuetest.Run(t, 20_000, func(t testing.TB) queuetest.Bed { return newStoreBed(t, openPostgres) })
 }

@@ -22,7 +22,7 @@ import (
 	"tallyhook/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(server.Around(m)) }
 
 func open(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
