@@ -81,6 +81,7 @@ func mayImport() []rule {
 		{"internal/smoke", kindTool, []string{json}},
 		{"internal/testenv", kindTest, []string{sqlite}},
 		{"internal/archtest", kindTest, nil},
+		{"internal/deploytest", kindTest, nil},
 
 		// The only ones that see everything.
 		{"internal/app", kindWiring, []string{"..."}},
