@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,7 +64,7 @@ func startLoad(c *testenv.Client) *load {
 func (l *load) soFar() []map[string]any {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.acked[:len(l.acked):len(l.acked)]
+	return slices.Clip(l.acked)
 }
 
 func (l *load) end(t *testing.T) {
@@ -97,7 +98,6 @@ func TestBackup(t *testing.T) {
 	testenv.Eventually(t, time.Minute, "300 events are acknowledged", func() bool { return len(l.soFar()) >= 300 })
 	before := l.soFar()
 	path := filepath.Join(backup, "tallyhook.db")
-	//nolint:gosec // the arguments are ours
 	cmd := exec.CommandContext(t.Context(), sqlite3, filepath.Join(dir, "tallyhook.db"), "VACUUM INTO '"+path+"'")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("VACUUM INTO: %v\n%s", err, out)

@@ -86,7 +86,7 @@ func inTree(s string) bool {
 	if strings.ContainsAny(s, " *<>{}$") || !sub {
 		return false
 	}
-	return slices.Contains([]string{"cmd", "internal", "docs", "scripts"}, first)
+	return slices.Contains([]string{"cmd", "internal", "docs", "scripts", "deploy"}, first)
 }
 
 func exists(name string) bool {

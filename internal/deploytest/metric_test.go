@@ -136,7 +136,7 @@ func TestPromtool(t *testing.T) {
 		{"test", "rules", "alerts_test.yml", "alerts_week_test.yml"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		cmd := exec.CommandContext(ctx, promtool, args...) //nolint:gosec // a tool of the test
+		cmd := exec.CommandContext(ctx, promtool, args...)
 		cmd.Dir = filepath.Join(testenv.Root(), "deploy", "prometheus")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)

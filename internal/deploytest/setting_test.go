@@ -207,11 +207,11 @@ func TestSecretsAreThere(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(script, []byte(read(t, "scripts/compose-secrets")), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(script, []byte(read(t, "scripts/compose-secrets")), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	run := func() string {
-		out, err := exec.CommandContext(t.Context(), "bash", script).CombinedOutput() //nolint:gosec // our script
+		out, err := exec.CommandContext(t.Context(), "bash", script).CombinedOutput()
 		if err != nil {
 			t.Fatalf("compose-secrets: %v\n%s", err, out)
 		}
