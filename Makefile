@@ -71,8 +71,10 @@ corpus: ## run vendors' bodies and signatures of a folder; CORPUS=folder
 attack: ## 100,000 hostile inputs against a server of its own; INPUTS=, SEED=, URL=http://127.0.0.1:3000 for a running one
 	scripts/gotest -count=1 -v -timeout 2h -run TestAttack ./internal/attack -args -inputs=$(INPUTS) -seed=$(SEED) -url=$(URL)
 
-bench: build ## measure this machine: events a second against a server of its own
+bench: build ## measure this machine: a server of its own, commits to PostgreSQL, the queue in Redis
 	bin/tallyhook bench --self
+	go test -run '^$$' -bench 'Commit|BareInsert' -benchtime 5s ./internal/store/postgres
+	go test -run '^$$' -bench . -benchtime 2s ./internal/redisq
 
 golden: ## write the golden files anew; read the difference before committing it
 	@for p in $$(grep -rlF 'flag.Bool("update"' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \

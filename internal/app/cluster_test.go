@@ -22,6 +22,7 @@ type cluster struct {
 	pgWay    *testenv.Proxy
 	redisWay *testenv.Proxy
 	replicas []*replica
+	database string // its URL, past the proxy
 }
 
 // replica is one of them; a restart keeps its port and its spool.
@@ -34,8 +35,9 @@ type replica struct {
 
 func newCluster(t *testing.T, n int, env ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, pg: testenv.StartPostgres(t, testenv.PostgresOptions{}), redis: testenv.StartRedis(t, testenv.RedisOptions{})}
+	c := &cluster{t: t, pg: testenv.StartPostgres(t, testenv.PostgresOptions{Settings: []string{"max_connections=60"}}), redis: testenv.StartRedis(t, testenv.RedisOptions{})}
 	database := c.pg.Database(t, "cluster")
+	c.database = database
 	c.pgWay, c.redisWay = testenv.StartProxy(t, c.pg.Addr()), testenv.StartProxy(t, c.redis.Addr)
 	dir := t.TempDir()
 	for i := range n {

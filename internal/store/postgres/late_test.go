@@ -65,3 +65,26 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	}
 	storetest.Kind(t, err, fault.Invalid)
 }
+
+// TestServesALaterSchema: migrations only add, so that after an upgrade that
+// disappoints this release can be put back on the schema of the next one.
+func TestServesALaterSchema(t *testing.T) {
+	t.Parallel()
+	w := storetest.New(t, open)
+	early := w.Send(event.Opened, storetest.Address("ada@example.com"))
+	conn := raw(t, w)
+	for _, q := range []string{
+		`ALTER TABLE event ADD COLUMN later TEXT NOT NULL DEFAULT ''`,
+		`ALTER TABLE enrollment ADD COLUMN later BIGINT`,
+		`CREATE TABLE later (id BIGINT PRIMARY KEY)`,
+		`CREATE INDEX event_later ON event (tenant_id, later)`,
+		`INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)`,
+	} {
+		exec(t, conn, q)
+	}
+	w.Reopen()
+	w.IsApplied(early.ID, w.Person("ada@example.com"))
+	w.Send(event.Clicked, storetest.Address("ada@example.com"))
+	w.Send(event.Replied, storetest.Address("bob@example.com"))
+	w.Spend()
+}
