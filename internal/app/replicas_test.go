@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"tallyhook/internal/testenv"
 )
 
@@ -375,62 +373,23 @@ func TestDatabaseAwayFromTheServer(t *testing.T) {
 	c.pg.Resume(t)
 	c.settled()
 	// It answers, but lets nobody in.
-	hold := c.takeConnections()
+	hold := testenv.TakeConnections(t, c.database)
 	unhealthy(c.replicas[0].url)
 	send(c.replicas[0].url, "while the database has no connection left")
 	hold()
 	c.settled()
 	// It answers, and has no room on its disk (SQLSTATE 53100).
-	c.sql(`CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$`)
-	c.sql(`CREATE TRIGGER full_disk BEFORE INSERT ON event EXECUTE FUNCTION full_disk()`)
+	testenv.SQL(t, c.database, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$`)
+	testenv.SQL(t, c.database, `CREATE TRIGGER full_disk BEFORE INSERT ON event EXECUTE FUNCTION full_disk()`)
 	send(c.replicas[0].url, "while the database's disk is full")
 	unhealthy(c.replicas[0].url)
-	c.sql(`DROP TRIGGER full_disk ON event`)
+	testenv.SQL(t, c.database, `DROP TRIGGER full_disk ON event`)
 	c.settled()
 	client = c.client(0)
 	if got := client.Get("/api/campaigns/instances/" + instance + "/performance").At("data.totals.opened").Int(); got != int64(sent) {
 		t.Errorf("%d opens are counted, want %d", got, sent)
 	}
 	c.balanced()
-}
-
-// sql runs a statement beside the servers.
-func (c *cluster) sql(query string) {
-	c.t.Helper()
-	conn, err := pgx.Connect(c.t.Context(), c.database)
-	c.must(err)
-	_, err = conn.Exec(c.t.Context(), query)
-	c.must(err)
-	c.must(conn.Close(c.t.Context()))
-}
-
-// takeConnections takes every connection that the database has to give, those
-// of the servers too. release gives them back.
-func (c *cluster) takeConnections() (release func()) {
-	c.t.Helper()
-	var held []*pgx.Conn
-	first, err := pgx.Connect(c.t.Context(), c.database)
-	c.must(err)
-	held = append(held, first)
-	testenv.Eventually(c.t, time.Minute, "every connection is taken", func() bool {
-		_, err := first.Exec(c.t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tallyhook'`)
-		c.must(err)
-		for len(held) < 100 {
-			conn, err := pgx.Connect(c.t.Context(), c.database)
-			if err != nil {
-				break
-			}
-			held = append(held, conn)
-		}
-		var servers int
-		c.must(first.QueryRow(c.t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tallyhook'`).Scan(&servers))
-		return servers == 0
-	})
-	return func() {
-		for _, conn := range held {
-			c.must(conn.Close(c.t.Context()))
-		}
-	}
 }
 
 // TestUnsafeRedis: a Redis that may throw the queue away is told of by health

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"tallyhook/internal/event"
 	"tallyhook/internal/orphan/queuetest"
 	"tallyhook/internal/store"
@@ -137,28 +135,14 @@ var server = testenv.NewPostgres(testenv.PostgresOptions{})
 // tallied is a store on PostgreSQL that counts its statements.
 type tallied struct {
 	*postgres.Store
-	counter *counter
+	tracer *testenv.Statements
 }
 
-func (c tallied) Statements() int64 { return c.counter.n.Load() }
-
-// counter implements pgx.QueryTracer and pgx.BatchTracer.
-type counter struct{ n atomic.Int64 }
-
-func (c *counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-func (*counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-func (*counter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return ctx
-}
-func (c *counter) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) { c.n.Add(1) }
-func (*counter) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)       {}
+func (c tallied) Statements() int64 { return c.tracer.Count() }
 
 func openPostgres(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
-	c := &counter{}
+	c := &testenv.Statements{}
 	s, err := postgres.Open(context.WithoutCancel(t.Context()), postgres.Options{
 		URL: server.Database(t, o.Path), TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Tracer: c,
 	})

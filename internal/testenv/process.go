@@ -215,9 +215,10 @@ type Result struct {
 // environment but env.
 func Run(tb testing.TB, dir string, env []string, args ...string) Result {
 	tb.Helper()
+	program := Binary(tb) // its build is not part of the time
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, Binary(tb), args...) //nolint:gosec // the program is ours
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // the program is ours
 	cmd.Dir = dir
 	cmd.Env = environ(env)
 	var stdout, stderr bytes.Buffer
