@@ -16,15 +16,6 @@ import (
 	"tallyhook/internal/testenv"
 )
 
-// coming are settings that these files use and that another change brings, with
-// whether they may be given as files. An entry that has come fails the test.
-func coming() map[string]bool {
-	return nil
-}
-
-// comingFlags are the same of "tallyhook serve".
-func comingFlags() []string { return nil }
-
 // environments are the variables of the server in each kind of deployment.
 func environments(t *testing.T) map[string]map[string]string {
 	t.Helper()
@@ -84,12 +75,6 @@ func TestSettingsExist(t *testing.T) {
 	for _, s := range config.Settings() {
 		settings[s.Name] = s.Secret
 	}
-	for name, file := range coming() {
-		if have, ok := settings[name]; ok && (have || !file) {
-			t.Errorf("%s has come: take it off the list of this test", name)
-		}
-		settings[name] = file
-	}
 	for where, env := range environments(t) {
 		var known []string
 		for name, value := range env {
@@ -103,7 +88,7 @@ func TestSettingsExist(t *testing.T) {
 			case mayBeFile && !isFile && base != "DATABASE_URL":
 				t.Errorf("%s has the secret %s in the environment; use %s_FILE", where, name, name)
 			}
-			if _, comes := coming()[base]; !isFile && !comes {
+			if !isFile {
 				known = append(known, name+"="+value)
 			}
 		}
@@ -137,14 +122,8 @@ func TestCommandsExist(t *testing.T) {
 		"kubernetes":         container(t).at("args").texts(),
 		"systemd":            start[1:],
 	} {
-		kept := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return slices.Contains(comingFlags(), a) })
-		if got := testenv.Run(t, t.TempDir(), nil, append(kept, "--help")...); got.Code != 0 || len(kept) == 0 {
+		if got := testenv.Run(t, t.TempDir(), nil, append(args, "--help")...); got.Code != 0 || len(args) == 0 {
 			t.Errorf("%s runs tallyhook %v: code %d, %s", where, args, got.Code, got.Stderr)
-		}
-	}
-	for _, flag := range comingFlags() {
-		if got := testenv.Run(t, t.TempDir(), nil, "serve", flag, "--help"); got.Code == 0 {
-			t.Errorf("serve %s has come: take it off the list of this test", flag)
 		}
 	}
 }
