@@ -2,13 +2,16 @@
 .DEFAULT_GOAL := help
 # The steps of a check are in an order, the quick ones first.
 .NOTPARALLEL:
-.PHONY: help run build test check needs format vet lint fuzz race cover chaos bench golden
+.PHONY: help run build test check needs format vet lint fuzz race cover chaos corpus attack bench golden
 
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LINT_VERSION := 2.15.0
 LINT         := .tools/golangci-lint
 FUZZTIME     ?= 3s
 ROUNDS       ?= 20
+MINUTES      ?= 5
+INPUTS       ?= 100000
+SEED         ?= 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,11 +59,22 @@ cover: ## the coverage of all tests, by function
 	go test -count=1 -coverpkg=./internal/... -coverprofile=bin/cover.out ./...
 	go tool cover -func=bin/cover.out | sort -k3 -n
 
-chaos: needs ## the long form of the crash test; ROUNDS=20
-	TALLYHOOK_CHAOS_ROUNDS=$(ROUNDS) scripts/gotest -race -count=1 -timeout 4h -run Crash ./internal/app/...
+chaos: needs ## the long forms: the crash test, ROUNDS=20, and the storm of faults, SEED= MINUTES=5
+	TALLYHOOK_CHAOS_ROUNDS=$(ROUNDS) TALLYHOOK_CHAOS_MINUTES=$(MINUTES) scripts/gotest -race -count=1 -timeout 24h -v \
+		-run '$(if $(SEED),^TestStorm$$,Crash|^TestStorm$$)' ./internal/app -args -seed=$(or $(SEED),0)
 
-bench: build ## measure this machine: events a second against a server of its own
+corpus: ## run vendors' bodies and signatures of a folder; CORPUS=folder
+	@test -n '$(CORPUS)' || { echo 'say which folder: make corpus CORPUS=folder' >&2; exit 2; }
+	@go test -c -o bin/provider.test ./internal/provider
+	@bin/provider.test -corpus '$(CORPUS)'
+
+attack: ## 100,000 hostile inputs against a server of its own; INPUTS=, SEED=, URL=http://127.0.0.1:3000 for a running one
+	scripts/gotest -count=1 -v -timeout 2h -run TestAttack ./internal/attack -args -inputs=$(INPUTS) -seed=$(SEED) -url=$(URL)
+
+bench: build ## measure this machine: a server of its own, commits to PostgreSQL, the queue in Redis
 	bin/tallyhook bench --self
+	go test -run '^$$' -bench 'Commit|BareInsert' -benchtime 5s ./internal/store/postgres
+	go test -run '^$$' -bench . -benchtime 2s ./internal/redisq
 
 golden: ## write the golden files anew; read the difference before committing it
 	@for p in $$(grep -rlF 'flag.Bool("update"' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \

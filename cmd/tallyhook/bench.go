@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -155,21 +154,13 @@ func (f *benchFlags) write(w io.Writer, r *bench.Report) error {
 }
 
 func loadRunning(ctx context.Context, environ []string, o bench.Options) (*bench.Report, error) {
-	env := func(name, fallback string) string {
-		for _, kv := range environ {
-			if v, ok := strings.CutPrefix(kv, name+"="); ok && v != "" {
-				return v
-			}
-		}
-		return fallback
+	at, err := serverURL(environ)
+	if err != nil {
+		return nil, err
 	}
-	t := bench.Target{URL: env("TALLYHOOK_URL", "http://127.0.0.1:3000"), Key: env("TALLYHOOK_API_KEY", "")}
-	u, err := url.Parse(t.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("%w: TALLYHOOK_URL is not an http or https URL", errUsage)
-	}
+	t := bench.Target{URL: at, Key: variable(environ, "TALLYHOOK_API_KEY")}
 	if t.Key == "" {
-		return nil, fmt.Errorf("%w: TALLYHOOK_API_KEY is not set; bench needs an admin key of the server at %s, or --self", errUsage, u.Redacted())
+		return nil, fmt.Errorf("%w: TALLYHOOK_API_KEY is not set; bench needs an admin key of the server at %s, or --self", errUsage, redacted(at))
 	}
 	return bench.Load(ctx, t, o)
 }

@@ -75,6 +75,7 @@ func command(environ []string, stdout, stderr io.Writer) *cobra.Command {
 		serveCommand(environ, stderr),
 		migrateCommand(environ, stdout),
 		doctorCommand(environ, stdout),
+		smokeCommand(environ, stdout),
 		benchCommand(environ, stdout, stderr),
 		versionCommand(stdout),
 	)

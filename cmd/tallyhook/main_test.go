@@ -56,8 +56,8 @@ func TestBadSettingsStopTheStart(t *testing.T) {
 		"Prefixed":           {env: []string{"TALLYHOOK_PORT=x"}, says: []string{"TALLYHOOK_PORT"}},
 		"Contradiction":      {env: []string{"PORT=3001", "TALLYHOOK_PORT=3002"}, says: []string{"PORT", "TALLYHOOK_PORT"}},
 		"Misspelt":           {env: []string{"TALLYHOOK_PROT=3000"}, says: []string{"TALLYHOOK_PROT"}},
-		"Later":              {env: []string{"REDIS_URL=redis://localhost"}, says: []string{"REDIS_URL", "this release"}},
-		"Postgres":           {env: []string{"DATABASE_URL=postgres://localhost/x"}, says: []string{"DATABASE_URL", "postgres://"}},
+		"Redis":              {env: []string{"REDIS_URL=http://localhost"}, says: []string{"REDIS_URL", "redis-cluster://"}},
+		"Postgres":           {env: []string{"DATABASE_URL=postgres://localhost/x"}, says: []string{"SECRETS_KEY", "PostgreSQL"}},
 		"Memory":             {env: []string{"DATABASE_URL=sqlite::memory:"}, says: []string{"DATABASE_URL"}},
 		"Schedule":           {env: []string{"RETRY_SCHEDULE=5s,never"}, says: []string{"RETRY_SCHEDULE", "5s,never"}},
 		"ScheduleOfNothing":  {env: []string{"RETRY_SCHEDULE=0s"}, says: []string{"RETRY_SCHEDULE"}},
@@ -102,7 +102,7 @@ func TestUsage(t *testing.T) {
 		})
 	}
 	help := testenv.Run(t, t.TempDir(), nil, "--help")
-	for _, verb := range []string{"serve", "migrate", "doctor", "bench", "version"} {
+	for _, verb := range []string{"serve", "migrate", "doctor", "smoke", "bench", "version"} {
 		if help.Code != 0 || !strings.Contains(help.Stdout, "\n  "+verb+" ") {
 			t.Errorf("--help does not list %s:\n%s", verb, help.Stdout)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +17,7 @@ import (
 )
 
 func serveCommand(environ []string, stderr io.Writer) *cobra.Command {
-	var withDemo bool
+	var withDemo, strict bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -29,22 +28,23 @@ func serveCommand(environ []string, stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, withDemo, stderr)
+			return serve(cmd.Context(), cfg, withDemo, strict, stderr)
 		},
 	}
 	config.RegisterFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&withDemo, "demo", false, "add a campaign and play a stream of realistic webhooks into it")
+	cmd.Flags().BoolVar(&strict, "strict", false, "refuse to start on a Redis that is down or not safe")
 	return cmd
 }
 
-func serve(ctx context.Context, cfg config.Config, withDemo bool, stderr io.Writer) error {
+func serve(ctx context.Context, cfg config.Config, withDemo, strict bool, stderr io.Writer) error {
 	start := time.Now()
 	level := cfg.LogLevel
 	if withDemo && !cfg.Given("LOG_LEVEL") {
 		level = slog.LevelWarn // the demo prints a line a second of its own
 	}
 	log := telemetry.NewLogger(stderr, level, cfg.LogFormat)
-	a, err := app.New(ctx, cfg, app.Options{Version: version, Logger: log})
+	a, err := app.New(ctx, cfg, app.Options{Version: version, Logger: log, Strict: strict})
 	if err != nil {
 		return err
 	}
@@ -98,10 +98,7 @@ func keyToPaste(a *app.App) string {
 // the key, and three lines that work when pasted.
 func welcome(w io.Writer, a *app.App, took time.Duration) error {
 	cfg := a.Config()
-	data, err := filepath.Abs(cfg.SQLitePath())
-	if err != nil {
-		data = cfg.SQLitePath()
-	}
+	data := a.Data()
 	key := keyToPaste(a)
 	keyLine := "in the store already; it was shown when it was made (a new one: set API_KEY)"
 	switch {
@@ -110,7 +107,7 @@ func welcome(w io.Writer, a *app.App, took time.Duration) error {
 	case cfg.APIKey.Reveal() != "":
 		keyLine = "the one in API_KEY"
 	}
-	_, err = fmt.Fprintf(w, `
+	_, err := fmt.Fprintf(w, `
 Tallyhook %s is ready in %d ms
   listening on  %s
   data in       %s

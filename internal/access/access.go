@@ -5,6 +5,8 @@
 //
 // Guarantees: a key or a token is stored only as a hash; absence is answered
 // only after a successful read of the store; secrets are encrypted at rest.
+// While the store is away, a sealed snapshot of at most an hour ago stands in
+// for it, for the writing of events alone.
 package access
 
 import (
@@ -41,6 +43,7 @@ type Principal struct {
 	Tenant int64
 	KeyID  uuid.UUID
 	Scopes []string
+	Away   bool // from the snapshot, while the database is away: whether it may do more is not known
 }
 
 // Has tells whether the principal may do what the scope stands for.

@@ -21,8 +21,19 @@ import (
 // Bootstrap sees to it that there is an admin key. A configured one is stored
 // unless it is stored already. With none configured and no live admin key
 // stored, one is made and returned with made true: it is never shown again.
-// An admin is who starts the server, so the audit log says "system".
+// An admin is who starts the server, so the audit log says "system". After a
+// start without the store it is left to Keep; a key is never made then, since
+// the snapshot says that there was a first start.
 func (s *Service) Bootstrap(ctx context.Context, apiKey string) (plain string, made bool, err error) {
+	if err := checkConfigured(apiKey); err != nil {
+		return "", false, err
+	}
+	if s.unchecked.Load() {
+		s.keeping.Lock()
+		defer s.keeping.Unlock()
+		s.pending = apiKey
+		return "", false, nil
+	}
 	if apiKey == "" {
 		n, err := s.store.CountKeys(ctx)
 		if err != nil {
@@ -38,12 +49,6 @@ func (s *Service) Bootstrap(ctx context.Context, apiKey string) (plain string, m
 			return "", false, err
 		}
 		return plain, true, nil
-	}
-	switch {
-	case len(apiKey) < minKey || len(apiKey) > maxKey:
-		return "", false, fault.New(fault.Invalid, "API_KEY must have %d to %d characters", minKey, maxKey)
-	case !possibleKey(apiKey):
-		return "", false, fault.New(fault.Invalid, "API_KEY starts with %s, but is not a key that was made here: it is mistyped or cut", keyPrefix)
 	}
 	k, err := s.store.KeyByHash(ctx, sha256.Sum256([]byte(apiKey)))
 	switch {
@@ -63,9 +68,21 @@ func (s *Service) Bootstrap(ctx context.Context, apiKey string) (plain string, m
 	return "", false, nil
 }
 
+func checkConfigured(apiKey string) error {
+	switch {
+	case apiKey == "":
+		return nil
+	case len(apiKey) < minKey || len(apiKey) > maxKey:
+		return fault.New(fault.Invalid, "API_KEY must have %d to %d characters", minKey, maxKey)
+	case !possibleKey(apiKey):
+		return fault.New(fault.Invalid, "API_KEY starts with %s, but is not a key that was made here: it is mistyped or cut", keyPrefix)
+	}
+	return nil
+}
+
 // Authenticate finds the principal of an API key. A key that cannot exist is
 // refused without a lookup; a store that fails is an Unavailable, never a
-// refusal.
+// refusal. While the store is away a key of the snapshot may write events.
 func (s *Service) Authenticate(ctx context.Context, key string) (Principal, error) {
 	switch {
 	case key == "":
@@ -76,23 +93,31 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 	hash := sha256.Sum256([]byte(key))
 	now := s.now()
 	k, ok, err := s.keys.find(hash, now, "read API key", func() (store.Key, error) {
-		return s.store.KeyByHash(ctx, hash)
+		return ask(ctx, s, func(ctx context.Context) (store.Key, error) { return s.store.KeyByHash(ctx, hash) })
 	})
 	switch {
 	case err != nil:
-		return Principal{}, err
+		return s.principalAway(ctx, hash, err)
 	case !ok || subtle.ConstantTimeCompare(k.Hash[:], hash[:]) != 1:
+		s.known.dropKey(hash)
 		return Principal{}, unknownKey()
 	}
 	if why := s.refuses(k); why != "" {
+		s.known.dropKey(hash)
 		return Principal{}, fault.New(fault.Unauthenticated, "the API key %s", why)
 	}
-	s.mu.Lock()
-	if _, known := s.used[k.ID]; known || len(s.used) < usedLimit {
-		s.used[k.ID] = now
-	}
-	s.mu.Unlock()
+	s.touch(k.ID, now)
+	s.known.addKey(hash)
 	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: k.Scopes}, nil
+}
+
+// touch notes a use of a key, for Flush.
+func (s *Service) touch(id uuid.UUID, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.used[id]; known || len(s.used) < usedLimit {
+		s.used[id] = now
+	}
 }
 
 func unknownKey() error {
@@ -166,6 +191,8 @@ func (s *Service) addKey(ctx context.Context, by Principal, plain, name string, 
 		return store.Key{}, fmt.Errorf("create key: %w", err)
 	}
 	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
+	s.change()
+	s.known.addKey(k.Hash)
 	s.audit(ctx, by, "key.create", id, name+": "+strings.Join(scopes, " "))
 	return k, nil
 }
@@ -205,6 +232,7 @@ func (s *Service) RevokeKey(ctx context.Context, by Principal, id uuid.UUID) err
 	err := s.store.RevokeKey(ctx, by.Tenant, id, s.at())
 	// Whatever the store said: a commit of unknown outcome may have happened.
 	s.keys.forget(func(_ [32]byte, k store.Key) bool { return k.ID == id }, func([32]byte) bool { return false })
+	s.change()
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return fault.New(fault.NotFound, "there is no live API key with this id")

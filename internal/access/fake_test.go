@@ -127,6 +127,18 @@ func (m *memory) Keys(_ context.Context, tenant int64, _ store.Page) (rows []sto
 	return rows, 0, err
 }
 
+func (m *memory) AllKeys(context.Context, int64, int) ([]store.Key, int64, error) {
+	err := m.enter("AllKeys")
+	defer m.mu.Unlock()
+	return nil, 0, err
+}
+
+func (m *memory) AllSources(context.Context, int64, int) ([]store.Source, int64, error) {
+	err := m.enter("AllSources")
+	defer m.mu.Unlock()
+	return nil, 0, err
+}
+
 func (m *memory) RevokeKey(_ context.Context, tenant int64, id uuid.UUID, at time.Time) error {
 	err := m.enter("RevokeKey")
 	defer m.mu.Unlock()

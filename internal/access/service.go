@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,6 +34,7 @@ const canaryTimeout = 15 * time.Second
 type Options struct {
 	SecretsKey [32]byte
 	PublicURL  string           // what vendors call us by
+	Snapshot   string           // file to go by while the store is away; empty: none
 	Now        func() time.Time // nil: time.Now
 	Logger     *slog.Logger     // nil: none
 }
@@ -58,11 +60,24 @@ type Service struct {
 	used map[uuid.UUID]time.Time
 
 	refused rejections
+
+	file      string // of the snapshot; empty: none
+	outage    outage
+	offline   memory      // the snapshot, while the store is away
+	changed   atomic.Bool // since the snapshot was written
+	unchecked atomic.Bool // started without the store: the canary is still to be looked at
+
+	keeping sync.Mutex // guards what follows
+	written time.Time  // when reading the snapshot began that was last written
+	pending string     // the API key for a Bootstrap that is still to be done
+
+	known known
 }
 
 // New makes the service. It asks the store for one setting: a CanarySetting, which
 // tells in one line when SECRETS_KEY is not the key that the stored secrets
-// were sealed with.
+// were sealed with. While the store is away a snapshot does instead, which is
+// sealed with the same key.
 func New(st Store, o Options) (*Service, error) {
 	s := &Service{
 		store:   st,
@@ -74,6 +89,8 @@ func New(st Store, o Options) (*Service, error) {
 		byID:    newLookup[uuid.UUID, Opened](),
 		used:    map[uuid.UUID]time.Time{},
 		refused: rejections{of: map[uuid.UUID]*refusals{}},
+		file:    o.Snapshot,
+		known:   known{keys: map[[32]byte]struct{}{}, sources: map[uuid.UUID]struct{}{}},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -90,7 +107,11 @@ func New(st Store, o Options) (*Service, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), canaryTimeout)
 	defer cancel()
-	if err := s.checkCanary(ctx); err != nil {
+	err = s.checkCanary(ctx)
+	if err != nil && s.file != "" && !fault.Is(err, fault.Invalid) {
+		err = s.startAway(ctx, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, nil

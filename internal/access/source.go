@@ -23,6 +23,7 @@ const (
 	maxSecret  = 8192 // bytes of a secret or a header's value
 	maxHeaders = 32
 	maxCIDRs   = 256
+	maxTopics  = 64
 )
 
 // masked stands for a password or a header's value in what is shown. Sent
@@ -50,8 +51,15 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 	}
 	hash := sha256.Sum256([]byte(token))
 	o, ok, err := s.byToken.find(hash, s.now(), "read source", func() (Opened, error) {
-		return s.openRow(s.store.SourceByToken(ctx, hash))
+		return s.openRow(ask(ctx, s, func(ctx context.Context) (store.Source, error) { return s.store.SourceByToken(ctx, hash) }))
 	})
+	switch {
+	case err != nil:
+		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byToken[hash]; return i, ok }, err)
+		ok = true
+	case ok && !o.gone:
+		s.known.addSource(o.ID)
+	}
 	return found(o, ok, err)
 }
 
@@ -59,8 +67,17 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 // SourceByToken. It is for requests that are signed for the source.
 func (s *Service) OpenSource(ctx context.Context, id uuid.UUID) (Opened, error) {
 	o, ok, err := s.byID.find(id, s.now(), "read source", func() (Opened, error) {
-		return s.openRow(s.store.SourceByID(ctx, id))
+		return s.openRow(ask(ctx, s, func(ctx context.Context) (store.Source, error) { return s.store.SourceByID(ctx, id) }))
 	})
+	switch {
+	case err != nil:
+		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byID[id]; return i, ok }, err)
+		ok = true
+	case ok && !o.gone:
+		s.known.addSource(id)
+	default:
+		s.known.dropSource(id)
+	}
 	return found(o, ok, err)
 }
 
@@ -127,7 +144,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 	} else if in.Secret != "" {
 		wrong = checkSecret(wrong, p, in.Secret)
 	}
-	settings, wrong := checkSettings(wrong, in.Settings, provider.Settings{})
+	settings, wrong := checkSettings(wrong, p, in.Settings, provider.Settings{})
 	if len(wrong) > 0 {
 		return CreatedSource{}, fault.BadInput(wrong...)
 	}
@@ -164,6 +181,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 		return CreatedSource{}, fmt.Errorf("create source: %w", err)
 	}
 	s.forgetSource(id) // a look at the id that found nothing yet
+	s.known.addSource(id)
 	s.audit(ctx, by, "source.create", id, p.Name+": "+in.Name)
 	return CreatedSource{
 		SourceView: s.view(ctx, row),
@@ -208,7 +226,7 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 		changed = append(changed, "secret")
 	}
 	if patch.Settings != nil {
-		v.Settings, wrong = checkSettings(wrong, *patch.Settings, v.Settings)
+		v.Settings, wrong = checkSettings(wrong, provider.ByName(row.Provider), *patch.Settings, v.Settings)
 		changed = append(changed, "settings")
 	}
 	switch {
@@ -298,6 +316,7 @@ func (s *Service) row(ctx context.Context, tenant int64, id uuid.UUID) (store.So
 }
 
 func (s *Service) forgetSource(id uuid.UUID) {
+	s.change()
 	s.byToken.forget(func(_ [32]byte, o Opened) bool { return o.ID == id }, func([32]byte) bool { return false })
 	s.byID.forget(func(k uuid.UUID, _ Opened) bool { return k == id }, func(k uuid.UUID) bool { return k == id })
 }
@@ -326,15 +345,15 @@ func mask(in provider.Settings) provider.Settings {
 			out.Headers[name] = masked
 		}
 	}
-	out.AllowedCIDRs = slices.Clone(in.AllowedCIDRs)
+	out.AllowedCIDRs, out.TopicARNs = slices.Clone(in.AllowedCIDRs), slices.Clone(in.TopicARNs)
 	return out
 }
 
-// checkSettings validates settings and puts what was masked back from the old
+// checkSettings validates the settings of a provider's source and puts what was masked back from the old
 // ones. Nothing secret is echoed.
-func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Settings, []fault.Field) {
+func checkSettings(wrong []fault.Field, p *provider.Provider, in, old provider.Settings) (provider.Settings, []fault.Field) {
 	out := in
-	out.Headers, out.AllowedCIDRs = maps.Clone(in.Headers), slices.Clone(in.AllowedCIDRs)
+	out.Headers, out.AllowedCIDRs, out.TopicARNs = maps.Clone(in.Headers), slices.Clone(in.AllowedCIDRs), slices.Clone(in.TopicARNs)
 	bad := func(name, message string) {
 		wrong = append(wrong, fault.Field{Location: "body.settings." + name, Message: message})
 	}
@@ -395,16 +414,28 @@ func checkSettings(wrong []fault.Field, in, old provider.Settings) (provider.Set
 		}
 	}
 
+	if len(in.TopicARNs) > maxTopics {
+		bad("topic_arns", fmt.Sprintf("has more than %d entries", maxTopics))
+	} else {
+		check("topic_arns", provider.Settings{TopicARNs: in.TopicARNs})
+	}
+
 	if err := in.CheckAgents(); err != nil {
 		bad("agents", strings.TrimPrefix(err.Error(), "agents: "))
 	}
 
+	if p != nil {
+		if err := p.CheckAccept(in.Accept); err != nil {
+			bad("accept", err.Error())
+		}
+	}
+
 	switch in.OnUnmatched {
-	case "", "park":
-	case "ignore", "enroll":
-		bad("on_unmatched", in.OnUnmatched+" is not in this release; park is")
+	case "", "park", "ignore":
+	case "enroll":
+		bad("on_unmatched", "enroll is not in this release; park and ignore are")
 	default:
-		bad("on_unmatched", "must be park")
+		bad("on_unmatched", "must be park or ignore")
 	}
 	return out, wrong
 }

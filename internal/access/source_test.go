@@ -51,7 +51,8 @@ func TestCreateSource(t *testing.T) {
 	f := setup(t)
 	settings := provider.Settings{
 		BasicAuth: "ada:pass:word", Headers: map[string]string{"X-Team": "blue-secret"},
-		AllowedCIDRs: []string{"203.0.113.0/24", "2001:db8::1"}, OnUnmatched: "park",
+		AllowedCIDRs: []string{"203.0.113.0/24", "2001:db8::1"}, OnUnmatched: "ignore",
+		Accept: provider.Accept{Campaigns: []string{"cam_1"}}, TopicARNs: []string{"arn:aws:sns:eu-west-1:123456789012:mail"},
 	}
 	made := create(t, f, access.SourceInput{Provider: "generic", Name: "ours", Settings: settings})
 	if made.Secret == "" || made.Warning != "" || !made.HasSecret || made.Tenant != 1 {
@@ -138,7 +139,10 @@ func TestCreateSourceChecks(t *testing.T) {
 		"HeaderUTF8":  {set(provider.Settings{Headers: map[string]string{"a": "\xff"}}), "body.settings.headers"},
 		"CIDR":        {set(provider.Settings{AllowedCIDRs: []string{"10.0.0.0/8", "10.0.0.0/33"}}), "body.settings.allowed_cidrs"},
 		"CIDRs":       {set(provider.Settings{AllowedCIDRs: make([]string, 300)}), "body.settings.allowed_cidrs"},
-		"Ignore":      {set(provider.Settings{OnUnmatched: "ignore"}), "body.settings.on_unmatched"},
+		"Streams":     {set(provider.Settings{Accept: provider.Accept{Streams: []string{"outbound"}}}), "body.settings.accept"},
+		"Campaigns":   {set(provider.Settings{Accept: provider.Accept{Campaigns: []string{"cam_1", " cam_2"}}}), "body.settings.accept"},
+		"Topics":      {set(provider.Settings{TopicARNs: []string{"mail"}}), "body.settings.topic_arns"},
+		"TopicsMany":  {set(provider.Settings{TopicARNs: make([]string, 65)}), "body.settings.topic_arns"},
 		"Enroll":      {set(provider.Settings{OnUnmatched: "enroll"}), "body.settings.on_unmatched"},
 		"Unmatched":   {set(provider.Settings{OnUnmatched: "drop"}), "body.settings.on_unmatched"},
 	} {

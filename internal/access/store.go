@@ -19,6 +19,9 @@ type Store interface {
 	KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 	// Keys lists revoked keys too.
 	Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error)
+	// AllKeys lists the keys of all tenants that are not revoked, oldest first:
+	// at most n after a row number, and the number to go on after; 0: no more.
+	AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error)
 	// RevokeKey answers NotFound for a key that is revoked already.
 	RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 	// CountKeys counts the admin keys that are neither revoked nor expired.
@@ -32,6 +35,8 @@ type Store interface {
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	// Sources lists those that are not deleted.
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
+	// AllSources lists those of all tenants that are not deleted, as AllKeys does.
+	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
 	// UpdateSource writes Name, Sealed and TokenHash of a source that is not
 	// deleted, and nothing else: the counts move meanwhile.
 	UpdateSource(ctx context.Context, s store.Source) error

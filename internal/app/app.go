@@ -27,11 +27,13 @@ import (
 	"tallyhook/internal/deadletter"
 	"tallyhook/internal/httpapi"
 	"tallyhook/internal/ingest"
+	"tallyhook/internal/limit"
 	"tallyhook/internal/orphan"
 	"tallyhook/internal/provider"
+	"tallyhook/internal/redisq"
 	"tallyhook/internal/report"
 	"tallyhook/internal/store"
-	"tallyhook/internal/store/sqlite"
+	"tallyhook/internal/store/spool"
 	"tallyhook/internal/telemetry"
 )
 
@@ -43,11 +45,13 @@ type App struct {
 	registry *prometheus.Registry
 	metrics  *telemetry.Metrics
 
-	store     *sqlite.Store
+	store     *engine
 	access    *access.Service
 	committer *ingest.Committer
 	receiver  *ingest.Receiver
-	worker    *orphan.Worker
+	worker    atomic.Pointer[orphan.Worker] // set by Start
+	redis     *redisq.Queue                 // nil: none
+	spool     *spool.Spool                  // nil: none
 	letters   *deadletter.Service
 	keeper    *keeper
 
@@ -56,6 +60,8 @@ type App struct {
 	metricsServer *http.Server
 	metricsOn     net.Listener
 	connections   *connections
+	certificate   *certificate // nil: no TLS
+	budgets       *limit.Budgets
 	ready         atomic.Bool
 	failed        chan error
 	serving       sync.WaitGroup
@@ -70,6 +76,7 @@ type App struct {
 type Options struct {
 	Version string
 	Logger  *slog.Logger
+	Strict  bool // refuse a Redis that is down or not safe
 }
 
 // New opens the store, brings its schema up to date, and makes everything
@@ -83,7 +90,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (*App, error) {
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.open(ctx); err != nil {
+	if err := a.open(ctx, o.Strict); err != nil {
 		return nil, errors.Join(err, a.unlisten())
 	}
 	return a, nil
@@ -92,12 +99,20 @@ func New(ctx context.Context, cfg config.Config, o Options) (*App, error) {
 func (a *App) listen(ctx context.Context) error {
 	var lc net.ListenConfig
 	var err error
+	if a.cfg.TLS() {
+		if a.certificate, err = loadCertificate(a.cfg.TLSCert, a.cfg.TLSKey, a.log); err != nil {
+			return err
+		}
+	}
 	a.listener, err = lc.Listen(ctx, "tcp", a.cfg.Addr())
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", a.cfg.Addr(), err)
 	}
+	if a.certificate != nil {
+		a.listener = listenTLS(a.listener, a.certificate.config(), usual.header)
+	}
 	if !a.cfg.Given("PUBLIC_URL") {
-		a.cfg.PublicURL = "http://" + a.listener.Addr().String()
+		a.cfg.PublicURL = a.URL()
 	}
 	if a.cfg.MetricsAddr == "" {
 		return nil
@@ -117,29 +132,45 @@ func (a *App) unlisten() error {
 	return errors.Join(errs...)
 }
 
-func (a *App) open(ctx context.Context) error {
-	path := a.cfg.SQLitePath()
-	_, err := os.Stat(path)
-	existed := err == nil
-	if dir := filepath.Dir(path); dir != "." {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make the folder of DATABASE_URL: %w", err)
+func (a *App) open(ctx context.Context, strict bool) (err error) {
+	defer func() { //nolint:contextcheck // closing waits for what is under way, whatever became of the start
+		if err != nil {
+			err = errors.Join(err, a.closeStores())
+		}
+	}()
+	existed := missing(a.cfg) == nil
+	if a.cfg.SpoolDir != "" {
+		if a.spool, err = spool.Open(ctx, spool.Options{Dir: a.cfg.SpoolDir, MaxBytes: a.cfg.SpoolMaxBytes}); err != nil {
+			return fmt.Errorf("SPOOL_DIR: %w", err)
 		}
 	}
-	a.store, err = sqlite.Open(ctx, sqlite.Options{
-		Serve: true,
-		Path:  path, TxTimeout: a.cfg.TxTimeout, Now: time.Now,
-		Delay: orphan.Schedule(a.cfg.RetrySchedule).Delay, Adopted: a.adopted,
-	})
+	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked}); err != nil {
+		return err
+	}
+	secretsKey, err := a.unlock(ctx, existed)
 	if err != nil {
 		return err
 	}
-	if err := a.unlock(ctx, existed); err != nil {
-		return errors.Join(err, a.store.Close())
+	if a.redis, err = openRedis(a.cfg, installationOf(secretsKey), a.log); err != nil { //nolint:contextcheck // it connects for as long as it lives
+		return err
 	}
-	a.committer = ingest.NewCommitter(a.store, ingest.Options{Now: time.Now, Logger: a.log, Metrics: a.metrics}) //nolint:contextcheck // a commit outlives the request that asked for it
+	if strict {
+		if err := a.unsafe(ctx); err != nil {
+			return err
+		}
+	}
+	a.budgets = limit.NewBudgets(limit.Rates{
+		Anonymous: limit.Rate(a.cfg.RateAnonymous), API: limit.Rate(a.cfg.RateAPI), Webhook: limit.Rate(a.cfg.RateWebhook),
+	}, time.Now)
+	a.budgets.Refused = func(k limit.Kind) { a.metrics.RateLimited.WithLabelValues(string(k)).Inc() }
+	committing := ingest.Options{Writers: a.store.writers, Now: time.Now, Logger: a.log, Metrics: a.metrics}
+	if a.spool != nil {
+		committing.Spool = a.spool
+	}
+	a.committer = ingest.NewCommitter(a.store, committing)
 	a.receiver = &ingest.Receiver{
-		Sources: a.access, Bodies: a.store, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+		Sources: a.access, Budgets: a.budgets, Bodies: a.committer, Committer: a.committer, Now: time.Now, Logger: a.log, Metrics: a.metrics,
+		Certificate: access.NewCertificates(fetch, time.Now).Get, Confirm: call,
 	}
 	a.letters = deadletter.New(a.store, deadletter.Options{
 		Decode: a.receiver.Redecode, Accept: a.committer.Accept, Now: time.Now, Logger: a.log, Metrics: a.metrics,
@@ -147,14 +178,17 @@ func (a *App) open(ctx context.Context) error {
 	handler, err := a.handler()
 	if err != nil {
 		a.committer.Close()
-		return errors.Join(err, a.store.Close())
+		return err
 	}
 	a.connections = newConnections()
-	a.server = newServer(handler)
+	a.server = newServer(handler, usual)
+	if a.certificate != nil {
+		a.server.TLSConfig = a.certificate.config() // says that HTTP/2 is spoken
+	}
 	a.server.ConnState = a.connections.track
 	a.server.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 	if a.metricsOn != nil {
-		a.metricsServer = newServer(telemetry.Handler(a.registry))
+		a.metricsServer = newServer(telemetry.Handler(a.registry), usual)
 	}
 	return nil
 }
@@ -162,35 +196,55 @@ func (a *App) open(ctx context.Context) error {
 // unlock gets the key of the secrets and the first API key. A key file is
 // only made for a database that is new: beside an old one it would hide that
 // the right one is missing.
-func (a *App) unlock(ctx context.Context, existed bool) error {
-	var key [32]byte
-	var err error
+// closeStores closes what keeps data, and the connection to Redis.
+func (a *App) closeStores() error {
+	var errs []error
+	if a.redis != nil {
+		a.redis.Close()
+	}
+	if a.spool != nil {
+		errs = append(errs, a.spool.Close())
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error) {
 	if s := a.cfg.SecretsKey.Reveal(); s != "" {
 		key, err = access.ParseKey(s)
 	} else {
 		a.keyFile = a.cfg.SQLitePath() + ".key"
 		if _, serr := os.Stat(a.keyFile); errors.Is(serr, fs.ErrNotExist) && existed {
 			if _, serr := a.store.Setting(ctx, access.CanarySetting); serr == nil {
-				return fmt.Errorf("the key file %s is missing, and the database holds secrets sealed with it: restore it, or give SECRETS_KEY", a.keyFile)
+				return key, fmt.Errorf("the key file %s is missing, and the database holds secrets sealed with it: restore it, or give SECRETS_KEY", a.keyFile)
 			}
 		}
 		key, err = access.LoadOrCreateKeyFile(a.keyFile)
 	}
 	if err != nil {
-		return err
+		return key, err
 	}
-	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Now: time.Now, Logger: a.log}) //nolint:contextcheck // New bounds its one look at the store itself
+	snapshot := ""
+	if a.cfg.SpoolDir != "" {
+		snapshot = filepath.Join(a.cfg.SpoolDir, "access.sealed")
+	}
+	a.access, err = access.New(a.store, access.Options{SecretsKey: key, PublicURL: a.cfg.PublicURL, Snapshot: snapshot, Now: time.Now, Logger: a.log}) //nolint:contextcheck // New bounds its one look at the store itself
 	if err != nil {
-		return err
+		return key, err
 	}
 	plain, made, err := a.access.Bootstrap(ctx, a.cfg.APIKey.Reveal())
 	if err != nil {
-		return fmt.Errorf("first API key: %w", err)
+		return key, fmt.Errorf("first API key: %w", err)
 	}
 	if made {
 		a.adminKey = plain
 	}
-	return nil
+	if err := a.access.Learn(ctx); err != nil { // the keeper tries again
+		a.log.WarnContext(ctx, "keys and sources not read ahead", slog.Any("error", err))
+	}
+	return key, nil
 }
 
 func (a *App) handler() (http.Handler, error) {
@@ -204,32 +258,38 @@ func (a *App) handler() (http.Handler, error) {
 			},
 			WebhookRejected: a.rejected,
 			AuthFailure:     func(reason string) { a.metrics.AuthFailures.WithLabelValues(reason).Inc() },
+			OriginRefused:   a.metrics.CORSRefused.Inc,
 		},
+		Budgets: a.budgets,
 	}
-	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot))
+	a.registry.MustRegister(telemetry.NewCertificateExpiry(a.certificate.expiry))
+	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot), telemetry.NewSpoolCollector(func() (events, bytes int64) {
+		if a.spool == nil {
+			return 0, 0
+		}
+		st := a.spool.Stats()
+		return st.Events, st.Bytes
+	}))
+	if a.redis != nil {
+		a.registry.MustRegister(telemetry.NewRedisUp(func() bool { return a.redis.State().Up }))
+	}
 	if a.metricsOn == nil {
 		services.MetricsHandler = telemetry.Handler(a.registry)
 	}
 	return httpapi.New(services, httpapi.Options{
 		MaxBodyBytes: a.cfg.MaxBodyBytes, PublicURL: a.cfg.PublicURL, Version: a.version,
 		Development: a.cfg.Development(), Logger: a.log, Now: time.Now,
+		AllowedOrigins: a.cfg.AllowedOrigins, TrustedProxies: a.cfg.TrustedProxies, TLS: a.cfg.TLS(),
 	})
-}
-
-// newServer bounds what a slow client may cost: headers in 10 s, a body in a
-// minute, an idle connection for two.
-func newServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}
 }
 
 // Start begins to serve and to work the queues. It returns at once.
 func (a *App) Start() {
-	a.worker = orphan.Start(a.store, orphan.Options{
-		Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics,
-	})
+	working := orphan.Options{Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics}
+	if a.redis != nil {
+		working.Index = a.redis
+	}
+	a.worker.Store(orphan.Start(a.store, working))
 	a.letters.Start()
 	a.keeper = startKeeper(a)
 	serve := func(s *http.Server, l net.Listener) {
@@ -248,10 +308,20 @@ func (a *App) Start() {
 func (a *App) Failed() <-chan error { return a.failed }
 
 // URL is where the server listens.
-func (a *App) URL() string { return "http://" + a.listener.Addr().String() }
+func (a *App) URL() string {
+	scheme := "http://"
+	if a.certificate != nil {
+		scheme = "https://"
+	}
+	return scheme + a.listener.Addr().String()
+}
 
 // Config is the configuration in force, with what was decided at the start.
 func (a *App) Config() config.Config { return a.cfg }
+
+// Data is where the data is: the absolute path of the file, or the URL of the
+// database without its password.
+func (a *App) Data() string { return a.store.where }
 
 // AdminKey is the key that was made at the first start; empty at later ones.
 func (a *App) AdminKey() string { return a.adminKey }
@@ -286,6 +356,13 @@ func (a *App) rejected(name, reason string) {
 		name = "unknown"
 	}
 	a.metrics.WebhooksRejected.WithLabelValues(name, reason).Inc()
+}
+
+// parked tells the queue beside the database of events that came to wait.
+func (a *App) parked(events []store.Parked) {
+	if w := a.worker.Load(); w != nil { // what came before Start is found by the first rebuild
+		w.Park(events)
+	}
 }
 
 // adopted counts what adoptions settled.

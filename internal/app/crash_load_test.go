@@ -22,7 +22,7 @@ type storm struct {
 	postmark  testenv.Source
 	lemlist   testenv.Source
 	start     time.Time
-	url       atomic.Value // string; empty while nobody is there
+	urls      atomic.Pointer[[]string] // of the servers; none while nobody is there
 	over      chan struct{}
 
 	mu         sync.Mutex
@@ -86,7 +86,7 @@ type delivery struct {
 func newStorm(t *testing.T, seed uint64, c *testenv.Client) *storm {
 	t.Helper()
 	st := &storm{t: t, seed: seed, start: time.Now().UTC().Truncate(time.Second), over: make(chan struct{}), sent: map[string]*sent{}}
-	st.url.Store(c.URL)
+	st.at(c.URL)
 	for i := range 3 {
 		st.instances = append(st.instances, c.NewInstance(fmt.Sprintf("storm %d", i), nil))
 	}
@@ -96,8 +96,18 @@ func newStorm(t *testing.T, seed uint64, c *testenv.Client) *storm {
 	return st
 }
 
-// at tells where the server is now.
-func (st *storm) at(url string) { st.url.Store(url) }
+// at tells where the servers are now.
+func (st *storm) at(urls ...string) { st.urls.Store(&urls) }
+
+// aim points a client at one of the servers; false when nobody is there.
+func (st *storm) aim(c *testenv.Client) bool {
+	urls := *st.urls.Load()
+	if len(urls) == 0 {
+		return false
+	}
+	c.URL = urls[rand.IntN(len(urls))]
+	return true
+}
 
 func (st *storm) end() { close(st.over) }
 

@@ -59,7 +59,7 @@ func TestCrash(t *testing.T) {
 		testenv.Poll(10*time.Second, func() bool { return st.acknowledged() >= before+20 || t.Failed() })
 		server.Kill()
 		t.Logf("round %d: killed %v after it was ready; %s", round, after, st.progress())
-		st.at("") // nobody is there
+		st.at() // nobody is there
 		if random.IntN(3) == 0 {
 			early := time.Duration(random.IntN(60)) * time.Millisecond
 			server = testenv.Launch(t, o)

@@ -8,6 +8,7 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/httpapi"
+	"tallyhook/internal/orphan"
 	"tallyhook/internal/telemetry"
 )
 
@@ -23,38 +24,66 @@ func (a *App) Ready() bool { return a.ready.Load() }
 func (a *App) Health(ctx context.Context) httpapi.HealthReport {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	h := httpapi.HealthReport{Status: "healthy", Version: a.version, Components: map[string]map[string]any{
-		"database": {"status": "up", "engine": "sqlite"},
-		"redis":    {"status": "disabled", "detail": "no REDIS_URL is set; the queue is in the database"},
-		"queue":    {"status": "up", "backend": "sql"},
-	}}
+	backend := orphan.BackendSQL
+	queue := map[string]any{"status": "up"}
+	if w := a.worker.Load(); w != nil {
+		st := w.Status()
+		backend = st.Backend
+		if st.Rebuilding {
+			queue["rebuilding"] = true
+		}
+	}
+	queue["backend"] = backend
+	database := map[string]any{"status": "up", "engine": a.store.name}
+	h := httpapi.HealthReport{Status: "healthy", Version: a.version, Components: map[string]map[string]any{"database": database, "queue": queue}}
+	var degraded bool
+	if h.Components["redis"], degraded = a.redisHealth(); degraded {
+		h.Status = "degraded"
+	}
+	if a.spool != nil {
+		st := a.spool.Stats()
+		database["spool"] = map[string]any{"events": st.Events, "bytes": st.Bytes, "max_bytes": a.cfg.SpoolMaxBytes, "set_aside": st.Aside}
+		if st.Events > 0 && h.Status == "healthy" {
+			h.Status = "degraded"
+			database["status"], database["detail"] = "degraded", "events wait in the spool and are being replayed"
+		}
+	}
 	start := time.Now()
 	if err := a.store.Ping(ctx); err != nil {
 		h.Status = "unhealthy"
-		h.Components["database"] = map[string]any{"status": "down", "engine": "sqlite", "detail": "the database does not answer; nothing is accepted until it does"}
-		h.Components["queue"] = map[string]any{"status": "down", "backend": "sql", "detail": "the queue is in the database"}
-		return h
-	}
-	if since, _, ok := a.store.Refusing(); !ok {
-		h.Status = "unhealthy"
-		h.Components["database"] = map[string]any{
-			"status": "down", "engine": "sqlite", "since": since.UTC().Format(time.RFC3339),
-			"detail": "the database can be read but refuses writes (a full disk, a lock held by another program): nothing is accepted; see the log",
+		database["status"] = "down"
+		database["detail"] = "the database does not answer; nothing is accepted until it does"
+		if a.spool != nil {
+			database["detail"] = "the database does not answer; events are accepted into the spool, everything else is refused until it does"
 		}
-		h.Components["queue"]["status"], h.Components["queue"]["detail"] = "degraded", "it can be read; nothing is retried until the database takes writes"
+		queue["status"], queue["detail"] = "down", "nothing is retried while the database is away"
 		return h
 	}
-	h.Components["database"]["latency_ms"] = float64(time.Since(start).Microseconds()) / 1000
+	if since, _, ok := a.store.refusing(); !ok {
+		h.Status = "unhealthy"
+		database["status"], database["since"] = "down", since.UTC().Format(time.RFC3339)
+		database["detail"] = "the database can be read but refuses writes (a full disk, a lock held by another program): nothing is accepted; see the log"
+		if a.spool != nil {
+			database["detail"] = "the database can be read but refuses writes (a full disk, a lock held by another program): events are accepted into the spool; see the log"
+		}
+		queue["status"], queue["detail"] = "degraded", "it can be read; nothing is retried until the database takes writes"
+		return h
+	}
+	if a.committer.Away() {
+		h.Status = "unhealthy"
+		database["status"], database["detail"] = "down", "the database answers, but the last commits have failed: events are accepted into the spool; see the log"
+		return h
+	}
+	database["latency_ms"] = float64(time.Since(start).Microseconds()) / 1000
 	depth, oldest, err := a.store.QueueDepth(ctx)
 	if err != nil {
 		h.Status = "degraded"
-		h.Components["queue"] = map[string]any{"status": "degraded", "backend": "sql", "detail": "its depth cannot be read"}
+		queue["status"], queue["detail"] = "degraded", "its depth cannot be read"
 		return h
 	}
-	q := h.Components["queue"]
-	q["depth"] = depth
+	queue["depth"] = depth
 	if !oldest.IsZero() {
-		q["oldest_age_seconds"] = int64(time.Since(oldest).Seconds())
+		queue["oldest_age_seconds"] = int64(time.Since(oldest).Seconds())
 	}
 	return h
 }
@@ -93,7 +122,7 @@ func (a *App) snapshot() (telemetry.Snapshot, error) {
 func (a *App) probe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	if _, err, ok := a.store.Refusing(); !ok {
+	if _, err, ok := a.store.refusing(); !ok {
 		return err
 	}
 	return a.store.Ping(ctx)
@@ -105,7 +134,10 @@ func (a *App) readSnapshot() (telemetry.Snapshot, error) {
 	defer cancel()
 	s := telemetry.Snapshot{
 		Orphans: map[string]int64{}, Due: map[string]int64{}, Leased: map[string]int64{}, OldestAge: map[string]time.Duration{},
-		DeadLetters: map[string]int64{}, Backend: "sql",
+		DeadLetters: map[string]int64{}, Backend: orphan.BackendSQL,
+	}
+	if w := a.worker.Load(); w != nil {
+		s.Backend = w.Backend()
 	}
 	routes, err := a.store.QueueStats(ctx)
 	if err != nil {

@@ -8,10 +8,15 @@ import (
 )
 
 const (
-	indexBatch = 2000 // rows of the index written in one turn of the writer
-	indexEvery = 500 * time.Millisecond
-	flushEvery = 30 * time.Second
-	probeEvery = time.Second // while the database refuses writes
+	indexBatch     = 2000 // rows of the index written in one turn of the writer
+	indexEvery     = 500 * time.Millisecond
+	flushEvery     = 30 * time.Second
+	learnEvery     = 30 * time.Second // as long as a cache of keys may be wrong
+	probeEvery     = time.Second      // while the database refuses writes
+	forgetEvery    = 10 * time.Minute
+	forgetBatch    = 1000
+	duplicatesKept = 35 * 24 * time.Hour // longer than events stay in a spool
+	snapshotEvery  = 5 * time.Second     // it decides itself whether there is something to write
 )
 
 // keeper does what is due now and then: full stretches of the index are
@@ -43,7 +48,7 @@ func startKeeper(a *App) *keeper {
 	}
 	every(indexEvery, "index events", func(c context.Context) error {
 		for ctx.Err() == nil {
-			more, err := a.store.IndexNext(c, indexBatch)
+			more, err := a.store.index(c, indexBatch)
 			if err != nil || !more {
 				return err
 			}
@@ -51,12 +56,25 @@ func startKeeper(a *App) *keeper {
 		return nil
 	})
 	every(probeEvery, "probe database", func(c context.Context) error {
-		if _, _, ok := a.store.Refusing(); ok {
+		if _, _, ok := a.store.refusing(); ok {
 			return nil
 		}
-		return a.store.Probe(c)
+		return a.store.probe(c)
+	})
+	every(forgetEvery, "forget duplicates", func(c context.Context) error {
+		for ctx.Err() == nil {
+			more, err := a.store.ForgetDuplicates(c, time.Now().Add(-duplicatesKept), forgetBatch)
+			if err != nil || !more {
+				return err
+			}
+		}
+		return nil
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
+	if a.cfg.SpoolDir != "" {
+		every(snapshotEvery, "keep access snapshot", a.access.Keep)
+	}
+	every(learnEvery, "learn keys and sources", a.access.Learn)
 	return k
 }
 

@@ -41,18 +41,18 @@ func (a *App) Stop(ctx context.Context) error {
 	})
 	step("commit what is in flight", func() error { return within(ctx, a.committer.Close) })
 	step("settle workers", func() error {
-		return within(ctx, func() {
-			a.worker.Stop()
+		return within(ctx, func() { //nolint:contextcheck // within bounds the wait
+			a.worker.Load().Stop()
 			a.letters.Stop()
 			a.keeper.stop()
 		})
 	})
-	step("flush", func() error { return a.access.Flush(ctx) })
+	step("flush", func() error { return errors.Join(a.access.Flush(ctx), a.access.Save(ctx)) })
 	if a.metricsServer != nil {
 		step("close metrics", func() error { return a.metricsServer.Shutdown(ctx) })
 	}
 	a.serving.Wait()
-	step("close store", a.store.Close)
+	step("close store", a.closeStores)
 	a.log.InfoContext(ctx, "stopped", slog.Int64("took_ms", time.Since(begin).Milliseconds()))
 	return errors.Join(errs...)
 }

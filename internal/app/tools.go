@@ -4,25 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"time"
+	"log/slog"
 
 	"tallyhook/internal/config"
-	"tallyhook/internal/orphan"
-	"tallyhook/internal/store/sqlite"
 )
-
-func openStore(ctx context.Context, cfg config.Config) (*sqlite.Store, error) {
-	return sqlite.Open(ctx, sqlite.Options{
-		Path: cfg.SQLitePath(), TxTimeout: cfg.TxTimeout, Now: time.Now, Delay: orphan.Schedule(cfg.RetrySchedule).Delay,
-	})
-}
 
 // Migrate lists the steps of the schema, after applying what is pending when
 // up is set.
-func Migrate(ctx context.Context, cfg config.Config, up bool) ([]sqlite.Migration, error) {
+func Migrate(ctx context.Context, cfg config.Config, up bool) ([]Migration, error) {
 	if up {
-		st, err := openStore(ctx, cfg)
+		st, err := openEngine(ctx, cfg, false, hooks{})
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +21,7 @@ func Migrate(ctx context.Context, cfg config.Config, up bool) ([]sqlite.Migratio
 			return nil, err
 		}
 	}
-	return sqlite.Migrations(ctx, cfg.SQLitePath())
+	return migrations(ctx, cfg)
 }
 
 // Check is one finding of the doctor.
@@ -47,19 +38,22 @@ func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) 
 	for _, w := range cfg.Warnings {
 		checks = append(checks, Check{"settings", true, "warning: " + w})
 	}
-	if _, err := os.Stat(cfg.SQLitePath()); err != nil {
-		return append(checks, Check{"database", false, fmt.Sprintf("%s is not there; tallyhook serve makes it", cfg.SQLitePath())}), nil
+	if err := missing(cfg); err != nil {
+		return append(checks, Check{"database", false, err.Error()}), nil
 	}
-	st, err := openStore(ctx, cfg)
+	st, err := openEngine(ctx, cfg, false, hooks{})
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	steps, err := sqlite.Migrations(ctx, cfg.SQLitePath())
+	steps, err := migrations(ctx, cfg)
 	if err != nil {
 		return append(checks, Check{"database", false, err.Error()}), nil
 	}
-	checks = append(checks, Check{"database", true, fmt.Sprintf("%s, schema at step %d", cfg.SQLitePath(), len(steps))})
+	checks = append(checks, Check{"database", true, fmt.Sprintf("%s, schema at step %d", st.where, len(steps))})
+	if cfg.RedisURL != "" {
+		checks = append(checks, redisChecks(ctx, cfg)...)
+	}
 	b, err := st.Balance(ctx)
 	if err != nil {
 		return append(checks, Check{"balance", false, err.Error()}), nil
@@ -74,4 +68,25 @@ func Doctor(ctx context.Context, cfg config.Config) (checks []Check, err error) 
 		checks = append(checks, Check{"balance", false, fmt.Sprintf("%s of instance %s: %d counted, %d recounted", c.What, c.Instance, c.Counted, c.Recount)})
 	}
 	return append(checks, Check{"balance", b.Difference == 0, fmt.Sprintf("difference %d", b.Difference)}), nil
+}
+
+// redisChecks tell whether Redis is there and safe to work with.
+func redisChecks(ctx context.Context, cfg config.Config) []Check {
+	q, err := openRedis(cfg, "doctor", slog.New(slog.DiscardHandler)) //nolint:contextcheck // closed below
+	if err != nil {
+		return []Check{{"redis", false, err.Error()}}
+	}
+	defer q.Close()
+	findings, err := safety(ctx, q)
+	if err != nil {
+		return []Check{{"redis", false, err.Error()}}
+	}
+	if len(findings) == 0 {
+		return []Check{{"redis", true, "up, and safe to work with"}}
+	}
+	checks := make([]Check, len(findings))
+	for i, f := range findings {
+		checks[i] = Check{"redis", false, findingText(f)}
+	}
+	return checks
 }

@@ -24,11 +24,15 @@ const (
 	promclient = "github.com/prometheus/client_golang/..."
 	huma       = "github.com/danielgtaylor/huma/v2/..."
 	sqlite     = "github.com/ncruces/go-sqlite3/..."
-	goose      = "github.com/pressly/goose/v3"
+	pgx        = "github.com/jackc/pgx/v5/..."
+	goose      = "github.com/pressly/goose/v3/..."
 	cobra      = "github.com/spf13/cobra"
 	pflag      = "github.com/spf13/pflag"
 	vegeta     = "github.com/tsenart/vegeta/v12/..."
 	cmp        = "github.com/google/go-cmp/..."
+	rueidis    = "github.com/redis/rueidis"
+	rapid      = "pgregory.net/rapid"
+	cors       = "github.com/rs/cors"
 )
 
 // mayImport lists, for each package, what it may import beside the standard
@@ -40,7 +44,7 @@ func mayImport() []rule {
 	const (
 		fault, guard, event, campaign = "internal/fault", "internal/guard", "internal/event", "internal/campaign"
 		config, telemetry, provider   = "internal/config", "internal/telemetry", "internal/provider"
-		store                         = "internal/store"
+		store, limit                  = "internal/store", "internal/limit"
 		access, ingest, orphan        = "internal/access", "internal/ingest", "internal/orphan"
 		deadletter, report            = "internal/deadletter", "internal/report"
 		yardstick                     = "internal/store/yardstick"
@@ -55,36 +59,44 @@ func mayImport() []rule {
 		// Leaves: pure or technical, and nobody's use-case.
 		{provider, kindCore, []string{fault, event, uuid, json, jsontext}},
 		{config, kindLeaf, []string{fault, pflag}},
+		{limit, kindLeaf, []string{fault}},
 		{telemetry, kindLeaf, []string{event, promclient}},
 
 		// What every store speaks, and the stores.
 		{store, kindCore, []string{fault, event, campaign, uuid}},
 		{"internal/store/sqlite", kindAdapter, []string{fault, event, campaign, store, uuid, json, jsontext, sqlite, goose}},
-		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp}},
+		{"internal/store/spool", kindAdapter, []string{fault, event, store, uuid, sqlite}},
+		{"internal/store/postgres", kindAdapter, []string{fault, event, campaign, store, uuid, json, pgx, goose}},
+		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp, rapid}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
+		{"internal/redisq", kindAdapter, []string{fault, event, store, rueidis}},
 
 		// Use-cases.
 		{access, kindUseCase, []string{fault, event, provider, store, uuid, json, jsontext}},
 		{report, kindUseCase, []string{fault, event, campaign, store, uuid}},
 		{ingest, kindUseCase, []string{fault, guard, event, provider, telemetry, store, access, uuid}},
 		{orphan, kindUseCase, []string{fault, event, telemetry, store, uuid}},
+		{"internal/orphan/queuetest", kindTest, []string{event, store, cmp}},
 		{deadletter, kindUseCase, []string{fault, event, telemetry, store, uuid}},
 
 		// The edge, which knows no adapter.
 		{"internal/httpapi", kindEdge, []string{
-			fault, guard, event, campaign, provider, store, access, report, ingest, uuid, json, jsontext, huma,
+			fault, guard, event, campaign, provider, limit, store, access, report, ingest, uuid, json, jsontext, huma, cors,
 		}},
 
 		// Tools: clients over HTTP that know nothing of the inside.
 		{"internal/demo", kindTool, []string{uuid, json, jsontext}},
 		{"internal/bench", kindTool, []string{event, yardstick, uuid, json, vegeta}},
-		{"internal/testenv", kindTest, []string{sqlite}},
+		{"internal/attack", kindTool, nil},
+		{"internal/testenv", kindTest, []string{sqlite, pgx}},
+		{"internal/smoke", kindTool, []string{json}},
 		{"internal/archtest", kindTest, nil},
+		{"internal/deploytest", kindTest, nil},
 
 		// The only ones that see everything.
 		{"internal/app", kindWiring, []string{"..."}},
 		{"cmd/tallyhook", kindWiring, []string{
-			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", json, cobra,
+			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", "internal/smoke", json, cobra,
 		}},
 	}
 }
@@ -238,7 +250,7 @@ func TestBorders(t *testing.T) {
 				}
 			}
 			from, to := kinds[name], kinds[imported]
-			database := imported == "database/sql" || strings.HasPrefix(imported, "github.com/ncruces/") || strings.HasPrefix(imported, "github.com/pressly/goose")
+			database := imported == "database/sql" || strings.HasPrefix(imported, "github.com/ncruces/") || strings.HasPrefix(imported, "github.com/jackc/") || strings.HasPrefix(imported, "github.com/pressly/goose")
 			network := imported == "net/http" || imported == "database/sql" || imported == "os" || imported == "log/slog"
 			refuse(database && !inStore(name) && name != "internal/testenv", "SQL lives in internal/store")
 			refuse(from == kindCore && network, "the core is pure")

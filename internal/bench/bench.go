@@ -239,7 +239,8 @@ func (r *Report) stage(ctx context.Context, dir, name string, o *Options, fn fun
 	key := hex.EncodeToString(secret[:])
 	env := []string{
 		"API_KEY=" + key, "DATABASE_URL=sqlite:" + filepath.Join(dir, name+".db"), "PORT=0", "LOG_LEVEL=" + o.LogLevel,
-		"RETRY_SCHEDULE=24h", // parked orphans are left alone
+		"RETRY_SCHEDULE=24h",                       // parked orphans are left alone
+		"RATE_LIMIT_API=0", "RATE_LIMIT_WEBHOOK=0", // one key and one source send all of it
 	}
 	p, err := startProcess(ctx, o.Executable, dir, name, env, []string{"serve"})
 	if err != nil {

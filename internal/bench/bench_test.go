@@ -137,6 +137,7 @@ func TestSuite(t *testing.T) {
 	dir := t.TempDir()
 	cfg, err := config.Load(nil, []string{
 		"PORT=0", "API_KEY=" + key, "DATABASE_URL=sqlite:" + filepath.Join(dir, "t.db"), "RETRY_SCHEDULE=24h",
+		"RATE_LIMIT_API=0", "RATE_LIMIT_WEBHOOK=0",
 	})
 	if err != nil {
 		t.Fatal(err)

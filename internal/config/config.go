@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -35,7 +36,10 @@ type Config struct {
 	Host            string // address or name to listen on
 	Port            int    // 0: any free port
 	AppEnv          string // "production" or "development"
-	DatabaseURL     string // normalised: "sqlite:" and a path
+	DatabaseURL     Secret // "sqlite:" and a path, or a postgres:// URL, which may hold a password
+	RedisURL        Secret // empty: the queue is in the database
+	SpoolDir        string // empty: no spool
+	SpoolMaxBytes   int64
 	APIKey          Secret // the first admin key; empty when none was given
 	SecretsKey      Secret // 32 bytes in base64 or hex; empty when none was given
 	BatchSize       int    // due orphans taken at a time
@@ -44,6 +48,12 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	MaxBodyBytes    int64
 	PublicURL       string // without a slash at its end
+	AllowedOrigins  []string
+	RateAnonymous   Rate   // of an address
+	RateAPI         Rate   // of a key
+	RateWebhook     Rate   // of a source
+	TLSCert, TLSKey string // paths; both empty: no TLS
+	TrustedProxies  []netip.Prefix
 	LogLevel        slog.Level
 	LogFormat       string // "json" or "text"
 	MetricsAddr     string // empty: /metrics is on the main listener
@@ -52,7 +62,17 @@ type Config struct {
 	Warnings []string
 
 	lines []Line
+	redis redisParts
 }
+
+// Rate is so many requests in a period; none when Count is 0.
+type Rate struct {
+	Count  int
+	Period time.Duration
+}
+
+// TLS tells whether the server speaks TLS.
+func (c Config) TLS() bool { return c.TLSCert != "" }
 
 // Development tells whether APP_ENV is development.
 func (c Config) Development() bool { return c.AppEnv == development }
@@ -60,8 +80,17 @@ func (c Config) Development() bool { return c.AppEnv == development }
 // Addr is the address to listen on.
 func (c Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
 
-// SQLitePath is the path of the database file.
-func (c Config) SQLitePath() string { return strings.TrimPrefix(c.DatabaseURL, sqliteScheme) }
+// SQLitePath is the path of the database file; empty with PostgreSQL.
+func (c Config) SQLitePath() string {
+	path, ok := strings.CutPrefix(c.DatabaseURL.Reveal(), sqliteScheme)
+	if !ok {
+		return ""
+	}
+	return path
+}
+
+// Postgres tells whether the database is PostgreSQL.
+func (c Config) Postgres() bool { return c.SQLitePath() == "" }
 
 // Line is one setting as it was chosen.
 type Line struct {
@@ -158,10 +187,22 @@ func Load(flags map[string]string, environ []string) (Config, error) {
 		if !s.set(&c, got.text) {
 			return Config{}, s.bad(got)
 		}
-		if s.Secret {
+		switch {
+		case s.shown != nil:
+			got.text = s.shown(got.text)
+		case s.Secret:
 			got.text = Secret(got.text).mask()
 		}
 		c.lines = append(c.lines, Line{s.Name, got.text, got.origin})
+	}
+	if c.Postgres() && c.SecretsKey == "" {
+		return Config{}, fault.New(fault.Invalid, "SECRETS_KEY is not set, and PostgreSQL needs it, the same for every replica: openssl rand -base64 32 makes one")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return Config{}, fault.New(fault.Invalid, "TLS_CERT and TLS_KEY go together; set both, or neither")
+	}
+	if c.TLS() && !c.Given("PUBLIC_URL") {
+		c.PublicURL = "https://" + c.Addr()
 	}
 	// What follows from other settings is shown as it came out.
 	for i, l := range c.lines {
@@ -170,8 +211,11 @@ func Load(flags map[string]string, environ []string) (Config, error) {
 			c.lines[i].Value = c.PublicURL
 		case "LOG_FORMAT":
 			c.lines[i].Value = c.LogFormat
+		case "REDIS_URL":
+			c.lines[i].Value = withoutPassword(c.RedisURL.Reveal())
 		}
 	}
+	c.redis = redisParts{} // in RedisURL now
 	return c, nil
 }
 
@@ -208,6 +252,9 @@ func (s Setting) variable(env map[string]string, name string) (value, found stri
 	prefixed, hasPrefixed := env[Prefix+name]
 	if name == "PORT" && addressOfService(prefixed) {
 		hasPrefixed = false
+	}
+	if name == "REDIS_PORT" {
+		hasBare, hasPrefixed = hasBare && !addressOfService(bare), hasPrefixed && !addressOfService(prefixed)
 	}
 	switch {
 	case hasBare && hasPrefixed && bare != prefixed:

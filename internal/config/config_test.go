@@ -24,7 +24,7 @@ const base64Key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c := load(t, nil)
-	got := fmt.Sprint(c.Addr(), " ", c.AppEnv, " ", c.DatabaseURL, " ", c.SQLitePath(), " ", c.BatchSize, " ", c.RetrySchedule, " ",
+	got := fmt.Sprint(c.Addr(), " ", c.AppEnv, " ", c.DatabaseURL.Reveal(), " ", c.SQLitePath(), " ", c.BatchSize, " ", c.RetrySchedule, " ",
 		c.TxTimeout, " ", c.ShutdownTimeout, " ", c.MaxBodyBytes, " ", c.PublicURL, " ", c.LogLevel, " ", c.LogFormat, " ",
 		len(c.APIKey), len(c.SecretsKey), len(c.MetricsAddr), len(c.Warnings), c.Development())
 	want := "127.0.0.1:3000 production sqlite:tallyhook.db tallyhook.db 50 [5s 15s 1m0s 5m0s 15m0s 1h0m0s] " +
@@ -53,7 +53,16 @@ func TestGoodValues(t *testing.T) {
 		"DevelopmentAndJSON": {[]string{"APP_ENV=development", "LOG_FORMAT=json"}, func(c config.Config) any { return c.LogFormat }, "json"},
 		"Level":              {[]string{"LOG_LEVEL=WARN"}, func(c config.Config) any { return c.LogLevel }, slog.LevelWarn},
 		"Absolute":           {[]string{"DATABASE_URL=sqlite:/a/b.db"}, func(c config.Config) any { return c.SQLitePath() }, "/a/b.db"},
-		"AbsoluteAsURL":      {[]string{"DATABASE_URL=sqlite:///a/b.db"}, func(c config.Config) any { return c.DatabaseURL }, "sqlite:/a/b.db"},
+		"AbsoluteAsURL":      {[]string{"DATABASE_URL=sqlite:///a/b.db"}, func(c config.Config) any { return c.DatabaseURL.Reveal() }, "sqlite:/a/b.db"},
+		"Postgres": {
+			[]string{"DATABASE_URL=postgres://u:p@h:5432/db?sslmode=require", "SECRETS_KEY=" + goodKey},
+			func(c config.Config) any { return fmt.Sprint(c.DatabaseURL.Reveal(), c.SQLitePath(), c.Postgres()) },
+			"postgres://u:p@h:5432/db?sslmode=requiretrue",
+		},
+		"RedisURL":          {[]string{"REDIS_URL=rediss://:p@h:6379/1", "REDIS_HOST=other"}, redisURL, "rediss://:p@h:6379/1"},
+		"RedisParts":        {[]string{"REDIS_HOST=h", "REDIS_PORT=6380", "REDIS_PASSWORD=a:b"}, redisURL, "redis://:a%3Ab@h:6380"},
+		"RedisHostAlone":    {[]string{"REDIS_HOST=::1"}, redisURL, "redis://[::1]:6379"},
+		"RedisOfKubernetes": {[]string{"REDIS_PORT=tcp://10.0.0.1:6379"}, func(c config.Config) any { return fmt.Sprint(c.RedisURL.Reveal(), len(c.Warnings)) }, "1"},
 		"Schedule": {
 			[]string{"RETRY_SCHEDULE=50ms, 1s"},
 			func(c config.Config) any { return c.RetrySchedule },
@@ -67,11 +76,21 @@ func TestGoodValues(t *testing.T) {
 		"SecretsKeyBase64": {[]string{"SECRETS_KEY=" + base64Key}, func(c config.Config) any { return c.SecretsKey.Reveal() }, base64Key},
 		"ClientURL":        {[]string{"TALLYHOOK_URL=http://elsewhere"}, func(c config.Config) any { return c.Port }, 3000},
 		"ShortKeyWarns":    {[]string{"API_KEY=1234567890123456"}, func(c config.Config) any { return len(c.Warnings) }, 1},
-		"LaterWarns": {
-			[]string{"RATE_LIMIT_API=1/1s", "TALLYHOOK_ALLOWED_ORIGINS=https://a.example", "OTEL_SERVICE_NAME=x"},
-			func(c config.Config) any { return len(c.Warnings) },
-			2,
+		"OthersNames":      {[]string{"OTEL_SERVICE_NAME=x"}, func(c config.Config) any { return len(c.Warnings) }, 0},
+		"Rate":             {[]string{"RATE_LIMIT_API=7/2m"}, func(c config.Config) any { return c.RateAPI }, config.Rate{Count: 7, Period: 2 * time.Minute}},
+		"NoRate":           {[]string{"RATE_LIMIT_WEBHOOK=0"}, func(c config.Config) any { return c.RateWebhook }, config.Rate{}},
+		"Origins": {
+			[]string{"ALLOWED_ORIGINS= https://a.example , http://b.example:8080,,http://[::1]:9"},
+			func(c config.Config) any { return c.AllowedOrigins },
+			[]string{"https://a.example", "http://b.example:8080", "http://[::1]:9"},
 		},
+		"Proxies": {
+			[]string{"TRUSTED_PROXIES=10.1.2.3/8, ::1,192.0.2.1"},
+			func(c config.Config) any { return fmt.Sprint(c.TrustedProxies) },
+			"[10.0.0.0/8 ::1/128 192.0.2.1/32]",
+		},
+		"TLS":           {[]string{"TLS_CERT=/c", "TLS_KEY=/k"}, func(c config.Config) any { return c.PublicURL }, "https://127.0.0.1:3000"},
+		"TLSBehindName": {[]string{"TLS_CERT=/c", "TLS_KEY=/k", "PUBLIC_URL=http://a.example"}, func(c config.Config) any { return c.PublicURL }, "http://a.example"},
 		"KubernetesService": {
 			[]string{
 				"TALLYHOOK_PORT=tcp://10.0.0.7:3000", "TALLYHOOK_SERVICE_HOST=10.0.0.7", "TALLYHOOK_SERVICE_PORT=3000",
@@ -123,7 +142,8 @@ func TestBadValues(t *testing.T) {
 		"PublicURLScheme":  {env: []string{"PUBLIC_URL=ftp://a.example"}, want: []string{"PUBLIC_URL", "http or https"}},
 		"PublicURLQuery":   {env: []string{"PUBLIC_URL=https://a.example/?x=1"}, want: []string{"PUBLIC_URL"}},
 		"PublicURLNoHost":  {env: []string{"PUBLIC_URL=events.example.com"}, want: []string{"PUBLIC_URL"}},
-		"Postgres":         {env: []string{"DATABASE_URL=postgres://u:hunter2@h/db"}, want: []string{"DATABASE_URL", "not in this release"}},
+		"PostgresNoKey":    {env: []string{"DATABASE_URL=postgres://u:hunter2@h/db"}, want: []string{"SECRETS_KEY", "openssl"}},
+		"PostgresNoName":   {env: []string{"DATABASE_URL=postgres://u:hunter2@h"}, want: []string{"DATABASE_URL", "postgres://USER"}},
 		"Memory":           {env: []string{"DATABASE_URL=sqlite::memory:"}, want: []string{"DATABASE_URL", "not durable"}},
 		"NoPath":           {env: []string{"DATABASE_URL=sqlite:"}, want: []string{"DATABASE_URL"}},
 		"TwoSlashes":       {env: []string{"DATABASE_URL=sqlite://tallyhook.db"}, want: []string{"DATABASE_URL", "sqlite:PATH"}},
@@ -134,10 +154,24 @@ func TestBadValues(t *testing.T) {
 		"Contradiction":    {env: []string{"PORT=1", "TALLYHOOK_PORT=2"}, want: []string{"TALLYHOOK_PORT and PORT"}},
 		"UnknownPrefixed":  {env: []string{"TALLYHOOK_PROT=1"}, want: []string{"TALLYHOOK_PROT", "no such setting"}},
 		"FileOfNoSecret":   {env: []string{"TALLYHOOK_PORT_FILE=/x"}, want: []string{"TALLYHOOK_PORT_FILE"}},
-		"Redis":            {env: []string{"REDIS_URL=redis://:hunter2@h"}, want: []string{"REDIS_URL", "does not have it yet"}},
-		"Spool":            {env: []string{"TALLYHOOK_SPOOL_DIR=/x"}, want: []string{"TALLYHOOK_SPOOL_DIR", "does not have it yet"}},
-		"TLSCert":          {env: []string{"TLS_CERT=/x"}, want: []string{"TLS_CERT"}},
-		"TLSKey":           {env: []string{"TLS_KEY=/x"}, want: []string{"TLS_KEY"}},
+		"Redis":            {env: []string{"REDIS_URL=http://:hunter2@h"}, want: []string{"REDIS_URL", "redis-cluster://"}},
+		"RedisPort":        {env: []string{"REDIS_PORT=0"}, want: []string{"REDIS_PORT"}},
+		"TLSCertAlone":     {env: []string{"TLS_CERT=/x"}, want: []string{"TLS_CERT and TLS_KEY"}},
+		"TLSKeyAlone":      {env: []string{"TLS_KEY=/x"}, want: []string{"TLS_CERT and TLS_KEY"}},
+		"RateNoPeriod":     {env: []string{"RATE_LIMIT_API=100"}, want: []string{"RATE_LIMIT_API", "100/15m"}},
+		"RateZeroCount":    {env: []string{"RATE_LIMIT_API=0/1s"}, want: []string{"RATE_LIMIT_API"}},
+		"RateNegative":     {env: []string{"RATE_LIMIT_ANONYMOUS=-1/1s"}, want: []string{"RATE_LIMIT_ANONYMOUS"}},
+		"RateHuge":         {env: []string{"RATE_LIMIT_WEBHOOK=9999999999/1s"}, want: []string{"RATE_LIMIT_WEBHOOK"}},
+		"RateLong":         {env: []string{"RATE_LIMIT_WEBHOOK=1/25h"}, want: []string{"RATE_LIMIT_WEBHOOK", "24h"}},
+		"OriginStar":       {env: []string{"ALLOWED_ORIGINS=*"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginNull":       {env: []string{"ALLOWED_ORIGINS=null"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginPath":       {env: []string{"ALLOWED_ORIGINS=https://a.example/"}, want: []string{"ALLOWED_ORIGINS", "without a path"}},
+		"OriginUpper":      {env: []string{"ALLOWED_ORIGINS=https://A.example"}, want: []string{"ALLOWED_ORIGINS", "lower case"}},
+		"OriginPort":       {env: []string{"ALLOWED_ORIGINS=https://a.example:443"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginUser":       {env: []string{"ALLOWED_ORIGINS=https://u@a.example"}, want: []string{"ALLOWED_ORIGINS"}},
+		"OriginWildcard":   {env: []string{"ALLOWED_ORIGINS=https://*.example"}, want: []string{"ALLOWED_ORIGINS"}},
+		"ProxyName":        {env: []string{"TRUSTED_PROXIES=proxy.internal"}, want: []string{"TRUSTED_PROXIES", "10.0.0.0/8"}},
+		"ProxyBits":        {env: []string{"TRUSTED_PROXIES=10.0.0.0/33"}, want: []string{"TRUSTED_PROXIES"}},
 		"NoSuchFile":       {env: []string{"API_KEY_FILE=/no/such/file"}, want: []string{"API_KEY_FILE", "cannot be read"}},
 		"KeyAndFile":       {env: []string{"API_KEY=" + goodKey, "API_KEY_FILE=/x"}, want: []string{"API_KEY and API_KEY_FILE"}},
 	} {
@@ -256,7 +290,29 @@ func TestTableIsComplete(t *testing.T) {
 		if s.Example == "" {
 			t.Errorf("%s has no example", s.Name)
 		}
-		load(t, nil, config.Prefix+s.Name+"="+s.Example)
+		env := []string{config.Prefix + s.Name + "=" + s.Example}
+		if other, ok := map[string]string{"TLS_CERT": "TLS_KEY", "TLS_KEY": "TLS_CERT"}[s.Name]; ok { // they go together
+			env = append(env, other+"=/x")
+		}
+		load(t, nil, env...)
+	}
+}
+
+func redisURL(c config.Config) any { return c.RedisURL.Reveal() }
+
+// TestURLsAreShownWithoutPasswords: an operator must see which database it is.
+func TestURLsAreShownWithoutPasswords(t *testing.T) {
+	t.Parallel()
+	c := load(t, nil, "DATABASE_URL=postgres://u:hunter2@h/db", "REDIS_HOST=r", "REDIS_PASSWORD=hunter3", "SECRETS_KEY="+goodKey)
+	got := map[string]string{}
+	for _, l := range c.Describe() {
+		got[l.Name] = l.Value
+	}
+	if got["DATABASE_URL"] != "postgres://u:xxxxx@h/db" || got["REDIS_URL"] != "redis://:xxxxx@r:6379" || got["REDIS_PASSWORD"] != "(secret)" {
+		t.Errorf("got %v", got)
+	}
+	if all := fmt.Sprintf("%v %+v", c, c); strings.Contains(all, "hunter") {
+		t.Errorf("a password is shown: %s", all)
 	}
 }
 

@@ -9,22 +9,9 @@ import (
 	"tallyhook/internal/fault"
 )
 
-// later are settings of the contract that this release does not have yet.
-// Those that refuse would leave the operator with less than was asked for
-// (no TLS, no durable folder); the others leave the stricter or the same
-// behaviour, so a warning is enough. OTEL_* is often set for a whole cluster.
-func later() (refuse, warn []string) {
-	return []string{"REDIS_URL", "SPOOL_DIR", "TLS_CERT", "TLS_KEY"},
-		[]string{
-			"REDIS_HOST", "SPOOL_MAX_BYTES", "RATE_LIMIT_ANONYMOUS", "RATE_LIMIT_API", "RATE_LIMIT_WEBHOOK",
-			"ALLOWED_ORIGINS", "TRUSTED_PROXIES",
-		}
-}
-
 // checkNames finds names that nothing will read. Names are visited in order,
 // so that the same environment always gives the same line.
 func (c *Config) checkNames(settings []Setting, env map[string]string) error {
-	refuse, warn := later()
 	// The verbs that speak to a running server read this one; an operator's
 	// shell may have it while it starts a server.
 	known := []string{Prefix + "URL"}
@@ -37,14 +24,9 @@ func (c *Config) checkNames(settings []Setting, env map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		bare := strings.TrimPrefix(name, Prefix)
 		switch {
+		case bare == "REDIS_PORT" && addressOfService(env[name]), name == Prefix+"PORT" && addressOfService(env[name]):
+			c.Warnings = append(c.Warnings, name+" is the address of a Kubernetes service, not a setting; it is ignored")
 		case slices.Contains(known, name):
-			if name == Prefix+"PORT" && addressOfService(env[name]) {
-				c.Warnings = append(c.Warnings, name+" is the address of a Kubernetes service, not a setting; it is ignored")
-			}
-		case slices.Contains(refuse, bare):
-			return fault.New(fault.Invalid, "%s is set, but this release does not have it yet; unset it", name)
-		case slices.Contains(warn, bare):
-			c.Warnings = append(c.Warnings, name+" is set, but this release does not have it yet; it is ignored")
 		case bare == name, serviceVariable(name):
 			// Someone else's.
 		default:
@@ -55,7 +37,8 @@ func (c *Config) checkNames(settings []Setting, env map[string]string) error {
 }
 
 // addressOfService tells whether a value is what Kubernetes injects as
-// TALLYHOOK_PORT when a service is called tallyhook.
+// TALLYHOOK_PORT when a service is called tallyhook, and as REDIS_PORT when
+// one is called redis.
 func addressOfService(value string) bool {
 	scheme, _, ok := strings.Cut(value, "://")
 	return ok && (scheme == "tcp" || scheme == "udp" || scheme == "sctp")

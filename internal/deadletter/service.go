@@ -261,7 +261,7 @@ func better(o event.Outcome) int {
 	switch o {
 	case event.OutcomeApplied:
 		return 4
-	case event.OutcomeOrphaned:
+	case event.OutcomeOrphaned, event.OutcomeSpooled:
 		return 3
 	case event.OutcomeDead:
 		return 2

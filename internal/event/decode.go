@@ -192,7 +192,7 @@ func (d *decoder) field(e *Event, key string, v jsontext.Value) {
 			case err != nil:
 				d.wrong(key, "is not an RFC 3339 time such as 2026-11-24T10:00:00Z", show(v))
 			case !PlausibleTime(t):
-				d.wrong(key, "must lie between the years 2000 and 2200", show(v))
+				d.wrong(key, "must lie between the years 1971 and 2200", show(v))
 			case !e.OccurredAt.IsZero() && !e.OccurredAt.Equal(t):
 				d.wrong(key, "contradicts the other of timestamp and occurred_at, which are the same field", show(v))
 			default:
@@ -393,10 +393,11 @@ func ValidAddress(s string) bool {
 }
 
 // PlausibleTime keeps event times inside what every store can hold and what
-// outreach can mean.
+// can be meant. The year 1970 is out: a time of zero is one that was not set. A
+// vendor's own samples have times in 1973.
 func PlausibleTime(t time.Time) bool {
 	y := t.UTC().Year()
-	return y >= 2000 && y < 2200
+	return y > 1970 && y < 2200
 }
 
 func join[T ~string](all []T) string {

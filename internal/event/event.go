@@ -126,6 +126,7 @@ const (
 	Orphaned State = "orphaned"
 	Dead     State = "dead"
 	Ignored  State = "ignored"
+	Spooled  State = "spooled"
 )
 
 // Outcome is what became of one submitted event.
@@ -139,6 +140,7 @@ const (
 	OutcomeDuplicate Outcome = "duplicate"
 	OutcomeIgnored   Outcome = "ignored"
 	OutcomeDead      Outcome = "dead"
+	OutcomeSpooled   Outcome = "spooled" // durable beside the database, which is away
 )
 
 // Limits of one event's fields, in bytes.
@@ -180,6 +182,13 @@ type Event struct {
 	Metadata            []byte // JSON object, nil when none
 
 	Payload []byte // the event as it was submitted, byte for byte
+
+	// What a source's settings are held against; neither is stored.
+	Stream string   // the provider's message stream, or what it has in its place
+	Tags   []string // the mail's tags or categories
+	// IgnoreUnmatched makes an event without an enrollment ignored, where it
+	// would wait. It is not stored: an event that waits already goes on waiting.
+	IgnoreUnmatched bool
 
 	// IdentityParts are what makes this event this event when the default
 	// (the provider's id with its type, else the submitted fields) is wrong

@@ -45,6 +45,12 @@ type (
 
 type fakeAccess struct{ httpapi.Access }
 
+func (fakeAccess) KnownKey(key string) bool {
+	return key == adminKey || slices.Contains(access.Scopes(), key)
+}
+
+func (fakeAccess) KnownSource(id uuid.UUID) bool { return id == uuid.MustParse(someID) }
+
 // Authenticate knows the admin's key, and keys that are named after one scope.
 func (fakeAccess) Authenticate(_ context.Context, key string) (access.Principal, error) {
 	p := access.Principal{Tenant: store.DefaultTenant, KeyID: uuid.MustParse(someID)}

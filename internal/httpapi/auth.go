@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"mime"
@@ -12,6 +13,7 @@ import (
 
 	"tallyhook/internal/access"
 	"tallyhook/internal/fault"
+	"tallyhook/internal/limit"
 	"tallyhook/internal/provider"
 )
 
@@ -40,7 +42,7 @@ func (s *server) admit(c *call, route *Route, r *http.Request) error {
 		s.authFailure("missing")
 		return fault.New(fault.Unauthenticated, "an API key is required: send it as X-API-Key or as Authorization: Bearer")
 	}
-	who, err := s.Access.Authenticate(r.Context(), key)
+	who, err := s.authenticate(r.Context(), c, key)
 	if err != nil {
 		if kindOf(err) == fault.Unauthenticated {
 			s.authFailure("unknown")
@@ -51,11 +53,32 @@ func (s *server) admit(c *call, route *Route, r *http.Request) error {
 	c.who = who
 	if route.Class == classScope || route.Class == classSigned {
 		if !who.Has(route.Scope) {
+			if who.Away { // what else the key may do stands in the database
+				return fault.New(fault.Unavailable, "the database is away: until it is back, events are accepted and nothing else is served")
+			}
 			s.authFailure("scope")
 			return fault.New(fault.Forbidden, "the API key does not have the scope %s", route.Scope)
 		}
 	}
 	return nil
+}
+
+// attempt is what came of an API key.
+type attempt struct {
+	who access.Principal
+	err error
+}
+
+// authenticate looks at a request's API key, once. The lookup goes on when the
+// client hangs up: a guesser that never waits for the answer would otherwise
+// turn each guess into a failure of ours, which counts against nobody. The
+// store bounds it in time.
+func (s *server) authenticate(ctx context.Context, c *call, key string) (access.Principal, error) {
+	if c.tried == nil {
+		who, err := s.Access.Authenticate(context.WithoutCancel(ctx), key)
+		c.tried = &attempt{who, err}
+	}
+	return c.tried.who, c.tried.err
 }
 
 // withDetail makes sure that the answer says what its reader looks for.
@@ -94,6 +117,9 @@ func (s *server) admitSigned(c *call, r *http.Request) error {
 	opened, err := s.Receiver.SignedBy(r.Context(), id, s.providerRequest(r))
 	switch {
 	case err == nil:
+		if c.tentative {
+			s.Budgets.Give(limit.Anonymous, limit.Address(c.client))
+		}
 	case kindOf(err) == fault.Unauthenticated || kindOf(err) == fault.NotFound:
 		// One answer for both: a source's existence is not for strangers.
 		s.authFailure("signature")
@@ -118,12 +144,13 @@ func (s *server) authFailure(reason string) {
 // providerRequest is the request as a provider's Verify sees it: raw bytes and
 // the public URL, never the Host header.
 func (s *server) providerRequest(r *http.Request) provider.Request {
+	c := callOf(r.Context())
 	u := s.opt.PublicURL + r.URL.EscapedPath()
 	if r.URL.RawQuery != "" {
 		u += "?" + r.URL.RawQuery
 	}
 	return provider.Request{
-		Method: r.Method, URL: u, Header: r.Header, Body: callOf(r.Context()).body, RemoteAddr: clientAddr(r.RemoteAddr),
+		Method: r.Method, URL: u, Header: r.Header, Body: c.body, RemoteAddr: c.client.String(),
 		HeaderNames: slices.Sorted(maps.Keys(r.Header)),
 	}
 }

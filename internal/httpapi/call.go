@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/http"
+	"net/netip"
 
 	"tallyhook/internal/access"
 	"tallyhook/internal/store"
@@ -16,9 +17,16 @@ type call struct {
 	route  *Route // nil when none matches
 	method string
 	path   string
+	client netip.Addr
+	secure bool   // it came over TLS, to us or to a trusted proxy
 	body   []byte // raw bytes, read by the body layer
-	who    access.Principal
-	signed *access.Opened // set in place of who for a signed request
+
+	metered   bool     // a budget was asked; over says what came of it
+	over      error    // a fault of kind Throttled
+	tentative bool     // the address has paid for a signature that may be good
+	tried     *attempt // the key was looked at
+	who       access.Principal
+	signed    *access.Opened // set in place of who for a signed request
 }
 
 type callKey struct{}

@@ -181,7 +181,7 @@ func (s *server) answerOne(w http.ResponseWriter, r *http.Request, e event.Event
 		status, view.Message, view.Retryable = http.StatusOK, "Event kept, not counted", new(false)
 	case event.OutcomeDead:
 		status, view.Message, view.Retryable = http.StatusAccepted, "Event kept as a dead letter", new(false)
-	default: // spooled, once there is a spool
+	case event.OutcomeSpooled:
 		status, view.Message, view.Retryable = http.StatusAccepted, "Event kept until the database is back", new(true)
 	}
 	s.write(w, r, status, view)

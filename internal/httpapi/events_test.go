@@ -33,6 +33,7 @@ func TestPostOneEvent(t *testing.T) {
 		"Orphaned":  {event.OutcomeOrphaned, event.Orphaned, 202, []string{`"message":"Event queued for retry"`, `"retryable":true`}},
 		"Ignored":   {event.OutcomeIgnored, event.Ignored, 200, []string{`"retryable":false`}},
 		"Dead":      {event.OutcomeDead, event.Dead, 202, []string{`"retryable":false`, "dead letter"}},
+		"Spooled":   {event.OutcomeSpooled, event.Spooled, 202, []string{`"state":"spooled"`, `"retryable":true`, "until the database is back"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

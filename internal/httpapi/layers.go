@@ -1,11 +1,9 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -19,11 +17,13 @@ import (
 	"tallyhook/internal/guard"
 )
 
-// identify is where a request begins: it gets its id, and its route is looked
-// up once, so that every later layer knows the route's bounds and pattern.
+// identify is where a request begins: it gets its id and its client's address,
+// and its route is looked up once, so that every later layer knows the route's
+// bounds and pattern.
 func (s *server) identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{id: r.Header.Get("X-Request-ID"), method: r.Method, path: r.URL.Path}
+		c.client, c.secure = s.client(r)
 		if !saneID(c.id) {
 			c.id = newID()
 		}
@@ -147,89 +147,11 @@ func (s *server) secure(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("Cache-Control", "no-store")
+		if callOf(r.Context()).secure {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// bound reads the raw body, at most as much as the route takes, before anything
-// looks at it. A chunked body that grows too long is refused like an announced one.
-func (s *server) bound(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := callOf(r.Context())
-		limit := s.opt.MaxBodyBytes
-		if c.route != nil && c.route.MaxBody > 0 {
-			limit = c.route.MaxBody
-		}
-		if r.ContentLength > limit {
-			s.tooLarge(w, r, limit)
-			return
-		}
-		if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || c.route == nil {
-			next.ServeHTTP(w, r)
-			return
-		}
-		if s.opt.MaxBodyBytes < limit && (r.ContentLength < 0 || r.ContentLength > s.opt.MaxBodyBytes) {
-			// Only a key that may use it gets more room than everybody.
-			if err := s.admit(c, c.route, r); err != nil {
-				w.Header().Set("Connection", "close")
-				s.refuse(w, r, err)
-				return
-			}
-		}
-		// Bodies in hand are bounded together: many large ones at once are told
-		// to come again, in a status that every vendor takes as just that.
-		size := limit
-		if r.ContentLength >= 0 {
-			size = r.ContentLength
-		}
-		defer s.bodies.Add(-size)
-		if s.bodies.Add(size) > maxBodies && size > smallBody {
-			w.Header().Set("Connection", "close")
-			w.Header().Set("Retry-After", "1")
-			writeProblem(w, r, newProblem(http.StatusTooManyRequests, "too many large bodies at once; try again"))
-			return
-		}
-		body, err := readBody(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
-		if err != nil {
-			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-				s.tooLarge(w, r, limit)
-				return
-			}
-			w.Header().Set("Connection", "close")
-			writeProblem(w, r, newProblem(http.StatusBadRequest, "the request body ended early or could not be read"))
-			return
-		}
-		c.body = body
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		next.ServeHTTP(w, r)
-	})
-}
-
-const (
-	maxBodies = 256 << 20 // bytes of bodies in hand at once
-	smallBody = 64 << 10  // a body that is let in all the same
-)
-
-// readBody reads to the end; an announced length saves growing, but is trusted
-// for a small buffer only.
-func readBody(from io.Reader, announced int64) ([]byte, error) {
-	var buf bytes.Buffer
-	if announced > 0 {
-		buf.Grow(int(min(announced, 256<<10)) + bytes.MinRead)
-	}
-	if _, err := buf.ReadFrom(from); err != nil {
-		return nil, fmt.Errorf("read body: %w", err)
-	}
-	return buf.Bytes(), nil
-}
-
-func (s *server) tooLarge(w http.ResponseWriter, r *http.Request, limit int64) {
-	w.Header().Set("Connection", "close") // the rest of the body is not worth reading
-	c := callOf(r.Context())
-	if c.route != nil && c.route.Class == classWebhook {
-		s.rejected("", fault.TooLarge)
-	}
-	writeProblem(w, r, newProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the request body is larger than %d bytes", limit)))
 }
 
 // guard refuses keys that would reach into a JavaScript prototype, anywhere in

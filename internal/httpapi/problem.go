@@ -264,6 +264,7 @@ func (s *server) note(ctx context.Context, err error) {
 
 // refuse answers an error on a raw route.
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	tellExceeded(w, err)
 	writeProblem(w, r, s.fail(r.Context(), err))
 }
 

@@ -3,6 +3,8 @@ package httpapi_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -103,5 +105,37 @@ func TestPanicIsOneLineAnd500(t *testing.T) {
 	}
 	if n := strings.Count(a.log.String(), `"msg":"panic"`); n != 1 {
 		t.Errorf("got %d lines of the panic, want 1: %s", n, a.log)
+	}
+}
+
+// TestServerLivesAfterAPanic: over a socket, with the same connection.
+func TestServerLivesAfterAPanic(t *testing.T) {
+	t.Parallel()
+	a := newAPI(t, func(s *httpapi.Services, _ *httpapi.Options) {
+		s.Campaigns = fakeCampaigns{template: func() (campaign.Template, error) { panic("the inside") }}
+	})
+	srv := httptest.NewServer(a.handler)
+	t.Cleanup(srv.Close)
+	for range 3 {
+		for path, want := range map[string]int{"/api/campaigns/templates/" + someID: 500, "/livez": 200} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-API-Key", adminKey)
+			resp, err := srv.Client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := resp.Body.Close(); err != nil {
+				t.Error(err)
+			}
+			if resp.StatusCode != want || resp.Header.Get("X-Request-ID") == "" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+				t.Errorf("%s: got %d %v, want %d with its headers", path, resp.StatusCode, resp.Header, want)
+			}
+		}
+	}
+	if n := strings.Count(a.log.String(), `"msg":"panic"`); n != 3 {
+		t.Errorf("got %d lines of 3 panics", n)
 	}
 }

@@ -13,17 +13,23 @@ type layer struct {
 }
 
 // layers lists what happens to every request, outermost first. The numbers are
-// the contract's; the missing ones (2 HTTPS redirect, 4 CORS, 5 rate limit)
-// come in their places. The log stands outside the layers that refuse, so that
-// it sees what they refused.
+// the contract's nine. Those that can refuse (1, 2, 4, 5, 6, 8, 9) stand in its
+// order: of two reasons to refuse a request, the one with the lower number is
+// answered. The two that refuse nothing, 7 and 3, stand outside of them: only so
+// does the log see every answer, and does every answer have the headers, those
+// of the layers 1 and 2 included.
 func (s *server) layers() []layer {
 	return []layer{
-		{"request id and route", s.identify},
+		{"request id, client and route", s.identify},
 		{"7 access log and metrics", s.observe},
-		{"recovery", s.recoverPanic},
+		{"recovery from a panic", s.recoverPanic},
 		{"3 security headers", s.secure},
 		{"1 bounded raw body", s.bound},
+		{"2 HTTPS redirect", s.redirect},
+		{"4 CORS", s.crossOrigin},
+		{"5 rate limit", s.limit},
 		{"6 guard", s.guard},
+		// dispatch, then around each route: 8 public routes, 9 API key and scope
 	}
 }
 

@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"tallyhook/internal/limit"
 )
 
-// Services are what the edge calls. All are required but MetricsHandler.
+// Services are what the edge calls. All are required but MetricsHandler and
+// Budgets.
 type Services struct {
 	Campaigns    Campaigns
 	Enrollments  Enrollments
@@ -26,6 +30,7 @@ type Services struct {
 
 	// MetricsHandler answers GET /metrics; nil when another listener does.
 	MetricsHandler http.Handler
+	Budgets        *limit.Budgets // nil: no limits
 	Observer       Observer
 }
 
@@ -37,6 +42,7 @@ type Observer struct {
 	Request         func(method, route string, status int, took time.Duration)
 	WebhookRejected func(provider, reason string)
 	AuthFailure     func(reason string)
+	OriginRefused   func()
 }
 
 // Options are the edge's settings.
@@ -44,9 +50,13 @@ type Options struct {
 	MaxBodyBytes int64            // of one request; 0 = 2 MiB. Bulk enrollment has its own bound
 	PublicURL    string           // what vendors call us by, without the path
 	Version      string           // of the program
-	Development  bool             // APP_ENV=development; nothing depends on it yet, CORS will
+	Development  bool             // APP_ENV=development: pages of any localhost port may call
 	Logger       *slog.Logger     // nil: discarded
 	Now          func() time.Time // nil: time.Now
+
+	AllowedOrigins []string       // as browsers write them
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For and X-Forwarded-Proto are believed
+	TLS            bool           // the server speaks TLS: what comes without it is sent there
 }
 
 // server holds what the handlers share.

@@ -94,6 +94,10 @@ type Letters interface {
 type Access interface {
 	// Authenticate finds the principal of an API key.
 	Authenticate(ctx context.Context, key string) (access.Principal, error)
+	// KnownKey and KnownSource tell from memory alone whether it was there at
+	// the last look.
+	KnownKey(key string) bool
+	KnownSource(id uuid.UUID) bool
 	CreateKey(ctx context.Context, by access.Principal, name string, scopes []string, expires time.Time) (k store.Key, plain string, err error)
 	Keys(ctx context.Context, tenant int64, p store.Page) (rows []store.Key, next int64, err error)
 	RevokeKey(ctx context.Context, by access.Principal, id uuid.UUID) error

@@ -14,7 +14,9 @@ type settingsBody struct {
 	Headers      map[string]string         `json:"headers,omitempty" doc:"Headers required on each request; values are masked when shown."`
 	AllowedCIDRs []string                  `json:"allowed_cidrs,omitempty" maxItems:"256" doc:"Client addresses or ranges." example:"[\"203.0.113.0/24\"]"`
 	Agents       map[string]provider.Agent `json:"agents,omitempty" doc:"PhantomBuster: what the runs of each agent are events of."`
-	OnUnmatched  string                    `json:"on_unmatched,omitempty" enum:"park" doc:"What becomes of an event without an enrollment: it waits."`
+	TopicARNs    []string                  `json:"topic_arns,omitempty" maxItems:"64" doc:"Amazon SES: the SNS topics that events are taken from. A subscription to one of them is confirmed by itself." example:"[\"arn:aws:sns:eu-west-1:123456789012:mail\"]"`
+	Accept       provider.Accept           `json:"accept,omitzero" doc:"What is taken, for an account that sends more than outreach; the rest is kept as ignored. Each list that is given must have an entry that the event tells."`
+	OnUnmatched  string                    `json:"on_unmatched,omitempty" enum:"park,ignore" doc:"What becomes of an event without an enrollment: it waits (park, the default), or is kept as ignored for good. An ambiguous one waits either way."`
 }
 
 // SourceView is a source on the wire: no token, no secret.

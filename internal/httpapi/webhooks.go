@@ -2,15 +2,14 @@ package httpapi
 
 import (
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"tallyhook/internal/fault"
+	"tallyhook/internal/limit"
 	"tallyhook/internal/provider"
 )
 
@@ -31,6 +30,11 @@ func describeWebhook(m *mount, op *huma.Operation) {
 func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
 	receipt, err := s.Receiver.Receive(r.Context(), r.PathValue("token"), s.providerRequest(r))
 	if err != nil {
+		if kindOf(err) == fault.NotFound { // a guess, which counts like a wrong key
+			if over := s.spend(w, limit.Anonymous, limit.Address(callOf(r.Context()).client)); over != nil {
+				err = over
+			}
+		}
 		kind := kindOf(err)
 		name := ""
 		if receipt.Provider != nil {
@@ -41,6 +45,7 @@ func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
 		p.Status = receipt.Provider.Status(refusalOf(kind))
 		p.Title = http.StatusText(p.Status)
 		p.pause(retryAfter(p))
+		tellExceeded(w, err)
 		writeProblem(w, r, p)
 		return
 	}
@@ -97,16 +102,4 @@ func text(w http.ResponseWriter, status int, body string) {
 	if _, err := io.WriteString(w, body); err != nil {
 		return // the caller went away: there is nobody left to tell
 	}
-}
-
-// clientAddr is the address without its port and zone.
-func clientAddr(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		return a.WithZone("").Unmap().String()
-	}
-	return host
 }

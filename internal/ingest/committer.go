@@ -19,6 +19,7 @@ import (
 type Store interface {
 	Commit(ctx context.Context, events []event.Event) ([]store.Result, error)
 	CommitDead(ctx context.Context, events []event.Event, reason, detail string) ([]store.Result, error)
+	CommitBody(ctx context.Context, l store.Letter) (store.Result, error)
 }
 
 // Options of the committer; zero fields take the defaults.
@@ -28,6 +29,9 @@ type Options struct {
 	MaxBytes  int           // of payloads in one transaction, 8 MiB; a larger request goes alone
 	MaxHeld   int           // bytes of payloads that one tenant may have waiting, 128 MiB
 	MaxQueued int           // events that one tenant may have waiting, 30,000
+	Writers   int           // transactions at once, 1; more only for a store that has several writers
+	Spool     Spool         // nil: none; the committer does not close it
+	Probe     time.Duration // how often a store that is away is tried, 1 s
 	Now       func() time.Time
 	Logger    *slog.Logger
 	Metrics   *telemetry.Metrics
@@ -39,17 +43,26 @@ type Options struct {
 //
 // Requests are taken first come first served within a tenant and in turn over
 // the tenants, so a tenant's flood fills its own bound and nobody else's.
+//
+// With a spool, events are kept there while the store is away, and go to the
+// store when it is back: see Spool.
 type Committer struct {
 	store Store
 	opt   Options
+	known map[string]bool // provider names that may be a label
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
+	work    *sync.Cond // there is something to commit, or the end
 	tenants map[int64]*lane
 	turn    []int64 // tenants with something waiting, in the order they are served
-	closed  bool
-	known   map[string]bool // provider names that may be a label
-	wake    chan struct{}
-	done    chan struct{}
+	bulk    *replay // waits to be committed behind live requests; nil: nothing
+	row     int     // live batches taken since bulk waits
+	closed  bool    // nothing more is accepted
+	ended   bool    // nothing more will come
+
+	writers sync.WaitGroup
+	breaker breaker
+	drain   drain
 }
 
 type lane struct {
@@ -64,6 +77,11 @@ type request struct {
 	results []store.Result
 	err     error
 	done    chan struct{}
+
+	// Under the committer's lock:
+	settling bool // its commit is over; what becomes of it is being written
+	spooled  bool // its caller has put it into the spool, and counts it
+	left     bool // its caller is gone
 }
 
 // NewCommitter starts a committer; Close ends it.
@@ -83,11 +101,20 @@ func NewCommitter(st Store, o Options) *Committer {
 	if o.MaxQueued == 0 {
 		o.MaxQueued = 30_000
 	}
-	c := &Committer{store: st, opt: o, tenants: map[int64]*lane{}, known: map[string]bool{"api": true, "manual": true}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if o.Probe == 0 {
+		o.Probe = time.Second
+	}
+	c := &Committer{store: st, opt: o, tenants: map[int64]*lane{}, known: map[string]bool{"api": true, "manual": true}, drain: newDrain()}
+	c.work = sync.NewCond(&c.mu)
 	for _, p := range provider.All() {
 		c.known[p.Name] = true
 	}
-	go c.run()
+	for range max(o.Writers, 1) {
+		c.writers.Go(c.run)
+	}
+	if o.Spool != nil {
+		c.drain.finish.Go(c.runDrain)
+	}
 	return c
 }
 
@@ -107,6 +134,9 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 	for i := range events {
 		r.bytes += len(events[i].Payload)
 	}
+	if c.Away() {
+		return c.acceptAway(ctx, r)
+	}
 	if err := c.enqueue(r); err != nil {
 		return nil, err
 	}
@@ -116,8 +146,11 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 	case <-r.done:
 		return r.results, r.err
 	case <-timer.C:
-		return nil, &fault.Error{Kind: fault.Unavailable, Op: "accept", Msg: "the store is too slow to answer", RetryAfter: 5 * time.Second}
+		return c.overdue(ctx, r)
 	case <-ctx.Done():
+		c.mu.Lock()
+		r.left = true
+		c.mu.Unlock()
 		return nil, fault.Wrap(fault.Unavailable, "accept", ctx.Err())
 	}
 }
@@ -173,48 +206,71 @@ func (c *Committer) enqueue(r *request) error {
 	l.requests = append(l.requests, r)
 	l.events += len(r.events)
 	l.bytes += r.bytes
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.work.Signal()
 	return nil
 }
 
 // Close commits what is waiting and ends the committer; later calls of Accept
-// are refused.
+// are refused. What the spool holds is taken out as far as that is quickly
+// done; the rest stays in it.
 func (c *Committer) Close() {
 	c.mu.Lock()
-	closed := c.closed
 	c.closed = true
 	c.mu.Unlock()
-	if !closed {
-		close(c.wake)
-	}
-	<-c.done
+	c.drain.stop()
+	c.drain.finish.Wait()
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.work.Broadcast()
+	c.writers.Wait()
 }
 
 func (c *Committer) run() {
-	defer close(c.done)
-	for range c.wake {
-		c.drain()
-	}
-	c.drain()
-}
-
-func (c *Committer) drain() {
 	for {
-		batch := c.gather()
-		if len(batch) == 0 {
+		switch batch, bulk := c.next(); {
+		case bulk != nil:
+			c.replay(bulk)
+			close(bulk.done)
+		case batch != nil:
+			c.commit(batch)
+		default:
 			return
 		}
-		c.commit(batch)
 	}
 }
 
-// gather takes the next batch: one request of each waiting tenant in turn.
-func (c *Committer) gather() []*request {
+// liveInARow is how many live batches are taken while a replay waits: neither
+// starves the other.
+const liveInARow = 8
+
+// next waits for something to commit, live requests before the spool's events.
+// Both are nil at the end.
+func (c *Committer) next() ([]*request, *replay) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for {
+		live := len(c.turn) > 0
+		switch {
+		case c.bulk != nil && (!live || c.row >= liveInARow):
+			bulk := c.bulk
+			c.bulk, c.row = nil, 0
+			return nil, bulk
+		case live:
+			if c.bulk != nil {
+				c.row++
+			}
+			return c.gather(), nil
+		case c.ended:
+			return nil, nil
+		}
+		c.work.Wait()
+	}
+}
+
+// gather takes the next batch: one request of each waiting tenant in turn. The
+// caller has the lock.
+func (c *Committer) gather() []*request {
 	var batch []*request
 	n, bytes := 0, 0
 	for len(c.turn) > 0 {
@@ -246,23 +302,31 @@ func (c *Committer) commit(batch []*request) {
 	for _, r := range batch {
 		events = append(events, r.events...)
 	}
-	start := c.opt.Now()
-	results, errs := c.settle(events)
-	c.opt.Metrics.CommitDuration.Observe(c.opt.Now().Sub(start).Seconds())
-	c.opt.Metrics.CommitBatch.Observe(float64(len(events)))
+	st := c.settle(events)
+	c.mu.Lock()
+	for _, r := range batch {
+		r.settling = true
+	}
+	c.mu.Unlock()
+	if len(st.away) > 0 && c.opt.Spool != nil {
+		c.spoolFailed(batch, st)
+	}
 	at := 0
 	for _, r := range batch {
-		r.results = results[at : at+len(r.events)]
+		r.results = st.results[at : at+len(r.events)]
 		for i := range r.events {
-			if err := errs[at+i]; err != nil && r.err == nil {
+			if err := st.errs[at+i]; err != nil && r.err == nil {
 				r.err = err
 			}
 		}
-		if r.err == nil {
+		at += len(r.events)
+		c.mu.Lock()
+		counts := r.err == nil && !r.spooled
+		close(r.done)
+		c.mu.Unlock()
+		if counts {
 			c.count(r)
 		}
-		at += len(r.events)
-		close(r.done)
 	}
 }
 
@@ -278,107 +342,13 @@ func (c *Committer) count(r *request) {
 	for i, res := range r.results {
 		p := c.label(r.events[i].Provider)
 		c.opt.Metrics.EventsReceived.WithLabelValues(p).Inc()
-		c.opt.Metrics.Events.WithLabelValues(p, string(res.Outcome)).Inc()
-		if res.Outcome == event.OutcomeDead {
-			c.opt.Metrics.DeadLetters.WithLabelValues(res.Reason).Inc()
-		}
+		c.outcome(p, res)
 	}
 }
 
-// settle commits events, all or, when the store refuses the data of one, the
-// others without it. Errors of the infrastructure fail the whole.
-func (c *Committer) settle(events []event.Event) ([]store.Result, []error) {
-	results := make([]store.Result, len(events))
-	errs := make([]error, len(events))
-	all := make([]int, len(events))
-	for i := range all {
-		all[i] = i
+func (c *Committer) outcome(label string, res store.Result) {
+	c.opt.Metrics.Events.WithLabelValues(label, string(res.Outcome)).Inc()
+	if res.Outcome == event.OutcomeDead {
+		c.opt.Metrics.DeadLetters.WithLabelValues(res.Reason).Inc()
 	}
-	c.settlePart(events, all, results, errs)
-	return results, errs
-}
-
-func (c *Committer) settlePart(events []event.Event, part []int, results []store.Result, errs []error) {
-	ctx := context.Background() // a commit outlives the request that asked for it
-	got, err := c.tryCommit(ctx, pick(events, part))
-	switch {
-	case err == nil:
-		for i, at := range part {
-			results[at] = got[i]
-		}
-	case !fault.Is(err, fault.Data):
-		c.opt.Logger.ErrorContext(ctx, "commit failed", slog.Any("error", err), slog.Int("events", len(part)))
-		for _, at := range part {
-			errs[at] = fault.Wrap(fault.Unavailable, "commit", err)
-		}
-	case len(part) == 1:
-		results[part[0]], errs[part[0]] = c.bury(ctx, events[part[0]], err)
-	default:
-		for _, half := range split(events, part) {
-			c.settlePart(events, half, results, errs)
-		}
-	}
-}
-
-// tryCommit tries again, with the same ids, when the store was only busy: a
-// commit of unknown outcome is then met and not counted twice.
-func (c *Committer) tryCommit(ctx context.Context, events []event.Event) ([]store.Result, error) {
-	results, err := c.store.Commit(ctx, events)
-	if err != nil && fault.Is(err, fault.Unavailable) {
-		results, err = c.store.Commit(ctx, events)
-	}
-	return results, err
-}
-
-// bury keeps an event that the store refuses alone as a dead letter: with its
-// fields if these can be stored, else with its payload only.
-func (c *Committer) bury(ctx context.Context, e event.Event, cause error) (store.Result, error) {
-	detail := "the database refuses this event"
-	c.opt.Logger.ErrorContext(ctx, "event refused by the store", slog.String("event_id", e.ID.String()), slog.Any("error", cause))
-	res, err := c.store.CommitDead(ctx, []event.Event{e}, store.ReasonPoison, detail)
-	if err != nil && fault.Is(err, fault.Data) {
-		id := e.Identity()
-		bare := event.Event{
-			ID: e.ID, Tenant: e.Tenant, SourceID: e.SourceID, Scope: e.Scope, Provider: e.Provider,
-			ReceivedAt: e.ReceivedAt, OccurredAt: e.ReceivedAt, OccurredAtEstimated: true,
-			IdentityParts: []string{"poison", string(id[:])}, Payload: e.Payload,
-		}
-		res, err = c.store.CommitDead(ctx, []event.Event{bare}, store.ReasonPoison, detail)
-	}
-	if err != nil {
-		return store.Result{}, fault.Wrap(fault.Unavailable, "bury event", err)
-	}
-	return res[0], nil
-}
-
-func pick(events []event.Event, part []int) []event.Event {
-	if len(part) == len(events) {
-		return events
-	}
-	some := make([]event.Event, len(part))
-	for i, at := range part {
-		some[i] = events[at]
-	}
-	return some
-}
-
-// split parts a batch by tenant, so that one tenant's bad event costs the
-// others one more transaction at most; a single tenant's batch is halved.
-func split(events []event.Event, part []int) [][]int {
-	byTenant := map[int64]int{}
-	var parts [][]int
-	for _, at := range part {
-		t := events[at].Tenant
-		i, ok := byTenant[t]
-		if !ok {
-			i = len(parts)
-			byTenant[t] = i
-			parts = append(parts, nil)
-		}
-		parts[i] = append(parts[i], at)
-	}
-	if len(parts) > 1 {
-		return parts
-	}
-	return [][]int{part[:len(part)/2], part[len(part)/2:]}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -19,16 +20,23 @@ import (
 	"tallyhook/internal/fault"
 	"tallyhook/internal/ingest"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/spool"
 	"tallyhook/internal/store/sqlite"
 	"tallyhook/internal/store/storetest"
 	"tallyhook/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		child(dir, os.Getenv(childTask))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func open(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted})
+	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +49,8 @@ type door struct {
 	*storetest.World
 	enter chan struct{}                    // a commit has come to the door; nil: not told
 	leave chan struct{}                    // lets one commit through; nil: open
-	wrong func(events []event.Event) error // nil: nothing is
+	wrong func(events []event.Event) error // before the store is asked; nil: nothing is
+	after func(events []event.Event) error // when the store has committed; nil: nothing is
 
 	mu      sync.Mutex
 	batches [][]event.Event
@@ -60,7 +69,13 @@ func (d *door) Commit(ctx context.Context, events []event.Event) ([]store.Result
 			return nil, err
 		}
 	}
-	return d.World.Commit(ctx, events)
+	res, err := d.World.Commit(ctx, events)
+	if err == nil && d.after != nil {
+		if err = d.after(events); err != nil {
+			return nil, err
+		}
+	}
+	return res, err
 }
 
 func (d *door) sizes() []int {
@@ -78,6 +93,7 @@ type fixture struct {
 	*ingest.Committer
 
 	metrics *telemetry.Metrics
+	spool   *spool.Spool // nil: none
 }
 
 func start(t *testing.T, d *door, o ingest.Options) *fixture {
@@ -90,7 +106,7 @@ func start(t *testing.T, d *door, o ingest.Options) *fixture {
 	if o.MaxWait == 0 {
 		o.MaxWait = time.Minute
 	}
-	f := &fixture{d, ingest.NewCommitter(d, o), m}
+	f := &fixture{d, ingest.NewCommitter(d, o), m, nil}
 	t.Cleanup(f.Close)
 	return f
 }

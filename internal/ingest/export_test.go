@@ -10,3 +10,10 @@ func (c *Committer) Queued() int {
 	}
 	return n
 }
+
+// BulkWaits tells whether a part of the spool waits behind live requests.
+func (c *Committer) BulkWaits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bulk != nil
+}

@@ -2,7 +2,8 @@
 // by group commit, and answers what became of each.
 //
 // Guarantees: Accept returns without an error only when the events are on
-// disk; an event keeps its id when a commit of unknown outcome is retried.
+// disk, in the store or, while that is away, in the spool; an event keeps its
+// id when a commit of unknown outcome is retried, spooled and replayed.
 package ingest
 
 import (
@@ -36,5 +37,7 @@ func (c *Counts) Add(r store.Result) {
 		c.Ignored++
 	case event.OutcomeDead:
 		c.Dead++
+	case event.OutcomeSpooled:
+		c.Spooled++
 	}
 }

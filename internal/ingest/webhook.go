@@ -3,7 +3,9 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -30,15 +32,31 @@ type Bodies interface {
 	CommitBody(ctx context.Context, l store.Letter) (store.Result, error)
 }
 
+// Budgets bound how fast a source may send, and how often an address may fail
+// to verify for one. Their errors are faults of kind Throttled.
+type Budgets interface {
+	Verified(source [16]byte) error
+	Failed(from netip.Addr, source [16]byte) error
+}
+
 // Receiver takes a webhook the whole way: source by token, verify over the
 // raw bytes, only then decode, accept.
 type Receiver struct {
 	Sources   Sources
+	Budgets   Budgets // nil: no limits
 	Bodies    Bodies
 	Committer *Committer
 	Now       func() time.Time
 	Logger    *slog.Logger
 	Metrics   *telemetry.Metrics
+	// Certificate gets a vendor's signing certificate; see provider.Config. Nil:
+	// vendors that sign with one are answered that it cannot be had.
+	Certificate func(ctx context.Context, address string) ([]byte, error)
+	// Confirm calls an address that a vendor wants to be called; see
+	// provider.Provider. Nil: none is.
+	Confirm func(ctx context.Context, address string) error
+
+	nonces nonces
 }
 
 // Receive takes one webhook. The Receipt names the provider also when there
@@ -71,6 +89,9 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	for i := range events {
 		own(&events[i], src)
 	}
+	if p := src.Provider; p.Nonce != nil && !r.nonces.take(src.ID, p.Nonce(req), events, r.Now()) {
+		return receipt, r.refuse(ctx, src, req, errNonce)
+	}
 	results, err := r.Committer.Accept(ctx, events)
 	if err != nil {
 		return receipt, err
@@ -78,7 +99,29 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	for _, res := range results {
 		receipt.Counts.Add(res)
 	}
-	return receipt, nil
+	return receipt, r.confirm(ctx, src, req)
+}
+
+var errNonce = fmt.Errorf("%w: its token came with another event before", provider.ErrMismatch)
+
+// confirm calls the address that a request wants to be called, if there is
+// one. When that fails the sender is told to try again: the events are safe and
+// will be duplicates.
+func (r *Receiver) confirm(ctx context.Context, src access.Opened, req provider.Request) error {
+	if src.Provider.Confirm == nil || r.Confirm == nil {
+		return nil
+	}
+	address := src.Provider.Confirm(src.Config, req)
+	if address == "" {
+		return nil
+	}
+	attrs := []any{slog.String("source_id", src.ID.String()), slog.String("provider", src.Provider.Name)}
+	if err := r.Confirm(ctx, address); err != nil {
+		r.Logger.WarnContext(ctx, "subscription not confirmed", append(attrs, slog.Any("error", err))...)
+		return &fault.Error{Kind: fault.Unavailable, Op: "confirm subscription", Msg: "the subscription could not be confirmed", Err: err}
+	}
+	r.Logger.InfoContext(ctx, "subscription confirmed", attrs...)
+	return nil
 }
 
 // SignedBy authenticates a request to the API that is signed for a source of
@@ -98,17 +141,45 @@ func (r *Receiver) SignedBy(ctx context.Context, source uuid.UUID, req provider.
 }
 
 func (r *Receiver) verify(ctx context.Context, src access.Opened, req provider.Request) error {
-	err := src.Provider.Verify(r.Now(), src.Config, req)
-	if err == nil {
+	cfg := src.Config
+	if r.Certificate != nil {
+		cfg.Certificate = func(address string) ([]byte, error) { return r.Certificate(ctx, address) }
+	}
+	err := src.Provider.Verify(r.Now(), cfg, req)
+	switch {
+	case err == nil && r.Budgets == nil:
 		return nil
+	case err == nil: // only what is authentic spends: a forger cannot use up a vendor's budget
+		return r.Budgets.Verified(src.ID)
+	case errors.Is(err, provider.ErrUnavailable), r.Budgets == nil: // ours, not the sender's
+	default:
+		from, perr := netip.ParseAddr(req.RemoteAddr)
+		if perr != nil {
+			from = netip.Addr{} // senders that cannot be told apart share a budget
+		}
+		if over := r.Budgets.Failed(from, src.ID); over != nil {
+			return over // neither recorded nor logged: a flood of forgeries leaves nothing but its count
+		}
+	}
+	return r.refuse(ctx, src, req, err)
+}
+
+// refuse records that a request did not verify. What could not be looked up is
+// not the sender's fault, and is told as such.
+func (r *Receiver) refuse(ctx context.Context, src access.Opened, req provider.Request, err error) error {
+	refusal, failed := provider.RefuseAuth, &fault.Error{Kind: fault.Unauthenticated, Op: "verify", Msg: err.Error()}
+	if errors.Is(err, provider.ErrUnavailable) {
+		refusal, failed = provider.RefuseUnavailable, &fault.Error{
+			Kind: fault.Unavailable, Op: "verify", Msg: provider.ErrUnavailable.Error(), Err: err, RetryAfter: 20 * time.Second,
+		}
 	}
 	reason := rejection(err)
 	r.Metrics.WebhooksRejected.WithLabelValues(src.Provider.Name, reason).Inc()
 	r.Sources.Reject(src.ID, access.Rejection{
-		At: r.Now().UTC(), Reason: err.Error(), Status: src.Provider.Status(provider.RefuseAuth), Headers: req.HeaderNames,
+		At: r.Now().UTC(), Reason: err.Error(), Status: src.Provider.Status(refusal), Headers: req.HeaderNames,
 	})
 	r.Logger.WarnContext(ctx, "webhook refused", slog.String("source_id", src.ID.String()), slog.String("provider", src.Provider.Name), slog.String("reason", reason))
-	return &fault.Error{Kind: fault.Unauthenticated, Op: "verify", Msg: err.Error()}
+	return failed
 }
 
 // rejection is a bounded name for a metric.
@@ -124,6 +195,10 @@ func rejection(err error) string {
 		return "no_secret"
 	case errors.Is(err, provider.ErrAddress):
 		return "address"
+	case errors.Is(err, provider.ErrTopic):
+		return "topic"
+	case errors.Is(err, provider.ErrUnavailable):
+		return "unavailable"
 	}
 	return "mismatch"
 }
@@ -141,9 +216,14 @@ func decode(p *provider.Provider, req provider.Request) ([]event.Event, error) {
 	return events, nil
 }
 
-// own makes an event the source's.
+// own makes an event the source's, and holds it against the source's settings.
 func own(e *event.Event, src access.Opened) {
 	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
+	settings := src.Config.Settings
+	e.IgnoreUnmatched = settings.OnUnmatched == "ignore"
+	if !e.Control && !settings.Accept.Takes(e) {
+		e.Control, e.Type, e.Bounce = true, "", ""
+	}
 	if e.Provider == "" {
 		e.Provider = src.Provider.Name
 	}
@@ -204,7 +284,7 @@ func (r *Receiver) Redecode(ctx context.Context, l store.Letter) ([]event.Event,
 	if err != nil {
 		return nil, err
 	}
-	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p}
+	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p, Config: src.Config}
 	for i := range events {
 		own(&events[i], src)
 		events[i].ReceivedAt = l.FirstReceivedAt

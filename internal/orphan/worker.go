@@ -1,14 +1,13 @@
 package orphan
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"tallyhook/internal/event"
-	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 	"tallyhook/internal/telemetry"
 )
@@ -16,21 +15,36 @@ import (
 // Queue is what the worker needs of the retry schedule and the processor
 // behind it.
 type Queue interface {
-	Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error)
+	// Claim takes only what has been claimable for overdue.
+	Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error)
 	Retry(ctx context.Context, claim store.Claim) ([]store.Result, error)
 	Failed(ctx context.Context, claim store.Claim, detail string) ([]store.Result, error)
 	Release(ctx context.Context, claim store.Claim) error
+	Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error)
 	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 	AdoptNext(ctx context.Context, n int) (more bool, err error)
 }
 
-// Options of the worker.
+// Options of the worker; zero durations and Buffer take the defaults.
 type Options struct {
 	Batch   int           // orphans in one claim
 	Lease   time.Duration // at least three times the store's deadline
 	Now     func() time.Time
 	Logger  *slog.Logger
 	Metrics *telemetry.Metrics
+
+	// Index is a queue beside the database to claim from; nil: there is none,
+	// and the database's own schedule is worked.
+	Index Index
+	// Sweep is how often the database is asked for what is overdue while the
+	// index is worked, 10 s.
+	Sweep time.Duration
+	// Grace is how long something has to be overdue before the sweep takes it
+	// from under the index, 30 s.
+	Grace time.Duration
+	// Buffer is how many new orphans may wait to be parked in the index, 20,000;
+	// more cost a rebuild.
+	Buffer int
 }
 
 const (
@@ -45,27 +59,44 @@ type Worker struct {
 	opt    Options
 	stop   context.CancelFunc
 	finish sync.WaitGroup
+
+	storeDown atomic.Bool   // the last look at the database failed
+	wake      chan struct{} // the database's schedule is to be worked now
+	buffer    buffer
+	status    status
 }
 
 // Start starts a worker; Stop ends it.
 func Start(q Queue, o Options) *Worker {
+	o.Sweep, o.Grace, o.Buffer = cmp.Or(o.Sweep, 10*time.Second), cmp.Or(o.Grace, 30*time.Second), cmp.Or(o.Buffer, 20_000)
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &Worker{queue: q, opt: o, stop: cancel}
-	w.finish.Go(func() { w.loop(ctx, "retry orphans", w.retry) })
-	w.finish.Go(func() { w.loop(ctx, "adopt", w.adopt) })
+	w := &Worker{queue: q, opt: o, stop: cancel, wake: make(chan struct{}, 1)}
+	w.status.backend = BackendSQL
+	w.finish.Go(func() { w.loop(ctx, "adopt", nil, w.adopt) })
+	if o.Index != nil {
+		w.status.backend = BackendFallback
+		w.buffer.open(o.Buffer)
+		w.finish.Go(func() { w.watch(ctx) })
+		w.finish.Go(func() { w.park(ctx) })
+		w.finish.Go(func() { w.loop(ctx, "retry orphans of the index", nil, w.claimIndexed) })
+	}
+	w.finish.Go(func() { w.loop(ctx, "retry orphans", w.wake, w.claimStored) })
 	return w
 }
 
-// Stop claims no more, settles what is claimed, and returns when both loops
-// have ended.
+// Stop claims no more, settles what is claimed, parks what waits to be parked,
+// and returns when every loop has ended.
 func (w *Worker) Stop() {
 	w.stop()
 	w.finish.Wait()
+	if w.opt.Index != nil {
+		w.flush(context.Background())
+	}
 }
 
-// loop runs step back to back while it has more to do, else at the poll rate,
-// and backs off while the store is away.
-func (w *Worker) loop(ctx context.Context, op string, step func(context.Context) (wait time.Duration, err error)) {
+// loop runs step back to back while it has more to do, else at the poll rate
+// or when woken, and backs off while the store is away.
+func (w *Worker) loop(ctx context.Context, op string, wake <-chan struct{}, step func(context.Context) (wait time.Duration, err error)) {
 	failures := 0
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -74,6 +105,7 @@ func (w *Worker) loop(ctx context.Context, op string, step func(context.Context)
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-wake:
 		}
 		wait, err := step(ctx)
 		switch {
@@ -82,7 +114,7 @@ func (w *Worker) loop(ctx context.Context, op string, step func(context.Context)
 		case err != nil:
 			failures++
 			wait = min(pollFloor<<min(failures, 5), 5*time.Second)
-			w.opt.Logger.ErrorContext(ctx, "worker step failed", slog.String("op", op), slog.Any("error", err), slog.Duration("retry_in", wait))
+			w.opt.Logger.ErrorContext(ctx, "worker step failed", slog.String("op", op), errorAttr(err), slog.Duration("retry_in", wait))
 		default:
 			failures = 0
 		}
@@ -90,60 +122,40 @@ func (w *Worker) loop(ctx context.Context, op string, step func(context.Context)
 	}
 }
 
-func (w *Worker) retry(ctx context.Context) (time.Duration, error) {
-	claim, err := w.queue.Claim(ctx, w.opt.Batch, w.opt.Lease)
-	if err != nil {
-		return 0, err
+func errorAttr(err error) slog.Attr { return slog.Any("error", err) }
+
+// claimStored is a turn of the loop that claims from the database: whatever is
+// due, or while the index is worked, only what is overdue, which the index must
+// have lost.
+func (w *Worker) claimStored(ctx context.Context) (time.Duration, error) {
+	indexed := w.Backend() == BackendRedis
+	overdue := time.Duration(0)
+	if indexed {
+		overdue = w.opt.Grace
 	}
-	if len(claim.Events) == 0 {
+	claim, err := w.queue.Claim(ctx, w.opt.Batch, w.opt.Lease, overdue)
+	w.storeDown.Store(err != nil && ctx.Err() == nil)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(claim.Events) > 0:
+	case indexed:
+		return w.opt.Sweep, nil
+	default:
 		return w.untilDue(ctx)
 	}
 	// What is claimed is settled even when the worker is told to stop now.
 	work := context.WithoutCancel(ctx)
 	w.opt.Metrics.RetryBatch.Observe(float64(len(claim.Events)))
-	if err := w.settle(work, claim); err != nil {
+	t := &tally{}
+	if err = w.retry(work, claim, t); err != nil {
 		// No attempt is spent: the orphans are given back as they were.
 		if rerr := w.queue.Release(work, claim); rerr != nil {
-			w.opt.Logger.WarnContext(ctx, "claim not released, its lease will run out", slog.Any("error", rerr))
-		}
-		return 0, err
-	}
-	return 0, nil
-}
-
-// settle retries a claim; when the store refuses the data of one orphan, the
-// claim is halved until that one is alone.
-func (w *Worker) settle(ctx context.Context, claim store.Claim) error {
-	results, err := w.queue.Retry(ctx, claim)
-	if err != nil && !fault.Is(err, fault.Data) {
-		return err
-	}
-	if err != nil && len(claim.Events) == 1 {
-		results, err = w.queue.Failed(ctx, claim, "the database refuses this event")
-		if err != nil {
-			return err
-		}
-	} else if err != nil {
-		half := len(claim.Events) / 2
-		// One half that cannot be settled must not keep the other waiting.
-		var errs []error
-		for _, part := range [][]store.Claimed{claim.Events[:half], claim.Events[half:]} {
-			errs = append(errs, w.settle(ctx, store.Claim{Token: claim.Token, Events: part}))
-		}
-		return errors.Join(errs...)
-	}
-	for _, r := range results {
-		w.opt.Metrics.RetryAttempts.WithLabelValues(string(r.Outcome)).Inc()
-		switch r.Outcome {
-		case event.OutcomeApplied:
-			w.opt.Metrics.OrphansResolved.WithLabelValues(r.By).Inc()
-			w.opt.Metrics.OrphanWait.Observe(r.Waited.Seconds())
-		case event.OutcomeDead:
-			w.opt.Metrics.DeadLetters.WithLabelValues(r.Reason).Inc()
-		case event.OutcomeOrphaned, event.OutcomeDuplicate, event.OutcomeIgnored:
+			w.opt.Logger.WarnContext(ctx, "claim not released, its lease will run out", errorAttr(rerr))
 		}
 	}
-	return nil
+	w.parkAgain(claim, t)
+	return 0, err
 }
 
 func (w *Worker) untilDue(ctx context.Context) (time.Duration, error) {

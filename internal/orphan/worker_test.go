@@ -22,11 +22,11 @@ import (
 	"tallyhook/internal/telemetry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(server.Around(m)) }
 
 func open(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted})
+	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,22 +113,42 @@ func TestWorkerAppliesWhatIsFoundNow(t *testing.T) {
 // refuses some orphans for their data.
 type broken struct {
 	*storetest.World
-	down    atomic.Bool
+	down    atomic.Bool // Retry fails
+	gone    atomic.Bool // all fails
 	refuses func(store.Claim) bool
 	claims  atomic.Int64
+	looks   atomic.Int64 // at the store while it is away
 	failed  atomic.Int64
 }
 
-func (b *broken) Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error) {
-	c, err := b.World.Claim(ctx, n, lease)
-	if len(c.Events) > 0 {
+func (b *broken) away() error {
+	if b.gone.Load() {
+		return fault.New(fault.Unavailable, "the connection was lost")
+	}
+	return nil
+}
+
+func (b *broken) NextDue(ctx context.Context) (time.Time, bool, error) {
+	if err := b.away(); err != nil {
+		b.looks.Add(1)
+		return time.Time{}, false, err
+	}
+	return b.World.NextDue(ctx)
+}
+
+func (b *broken) Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error) {
+	if err := b.away(); err != nil {
+		return store.Claim{}, err
+	}
+	c, err := b.World.Claim(ctx, n, lease, overdue)
+	if err == nil && len(c.Events) > 0 { // a claim that a stop cut short is none
 		b.claims.Add(1)
 	}
 	return c, err
 }
 
 func (b *broken) Retry(ctx context.Context, c store.Claim) ([]store.Result, error) {
-	if b.down.Load() {
+	if b.down.Load() || b.gone.Load() {
 		return nil, fault.Wrap(fault.Unavailable, "retry", errors.New("the connection was lost"))
 	}
 	if b.refuses != nil && b.refuses(c) {

@@ -59,7 +59,7 @@ func (s Settings) Check() error {
 			return fmt.Errorf("allowed_cidrs: %q is not an address or a range such as 203.0.113.0/24", cidr)
 		}
 	}
-	return nil
+	return checkTopics(s.TopicARNs)
 }
 
 func (s Settings) allows(remote string) bool {

@@ -52,16 +52,8 @@ func TestSettings(t *testing.T) {
 			t.Run(p.Name+name, func(t *testing.T) {
 				t.Parallel()
 				now := time.Unix(1_770_000_000, 0)
-				cfg := provider.Config{Settings: tt.settings}
-				headers := map[string]string{}
-				if p.Name == "generic" {
-					cfg.Secrets = []string{ownSecret()}
-					headers = signed("msg_1", now, body, ownSecret())
-				}
-				sent := body
-				if h, b, ok := signsAs(p.Name, "own-secret", now, body); ok {
-					cfg.Secrets, headers, sent = []string{"own-secret"}, h, b
-				}
+				cfg, headers, sent := signedFor(t, p.Name, now, body)
+				cfg.Settings = tt.settings
 				maps.Copy(headers, tt.headers)
 				req := request(sent, headers)
 				if tt.remote != "" {
@@ -109,7 +101,10 @@ func TestSettingsCheck(t *testing.T) {
 // TestDialect keeps each vendor's fatal answers out of every refusal.
 func TestDialect(t *testing.T) {
 	t.Parallel()
-	never := map[string][]int{"generic": {410}, "lemlist": {404, 410}, "postmark": {403}}
+	never := map[string][]int{
+		"generic": {410}, "resend": {410}, "lemlist": {404, 410}, "postmark": {403}, "mailgun": {406},
+		"brevo": {500, 502, 503, 504}, // and any 4xx but 429, which is the point of a refusal
+	}
 	for _, p := range provider.All() {
 		for _, r := range []provider.Refusal{
 			provider.RefuseAuth, provider.RefuseUnknown, provider.RefuseTooLarge, provider.RefuseThrottled,
@@ -118,6 +113,9 @@ func TestDialect(t *testing.T) {
 			got := p.Status(r)
 			if got < 400 {
 				t.Errorf("%s %s: %d is no refusal", p.Name, r, got)
+			}
+			if p.Name == "brevo" && (r == provider.RefuseThrottled || r == provider.RefuseUnavailable) && got != 429 {
+				t.Errorf("brevo %s: got %d, after which the event is lost", r, got)
 			}
 			for _, status := range never[p.Name] {
 				if got == status {
@@ -132,7 +130,10 @@ func TestDialect(t *testing.T) {
 func TestRegistry(t *testing.T) {
 	t.Parallel()
 	for _, p := range provider.All() {
-		if p.Name != strings.ToLower(p.Name) || p.Title == "" || p.Scheme == "" || p.Setup == "" || len(p.Events) == 0 ||
+		if len(p.Events) == 0 && p.Name != "hubspot" { // whose events are about its CRM
+			t.Errorf("%s: no event is understood", p.Name)
+		}
+		if p.Name != strings.ToLower(p.Name) || p.Title == "" || p.Scheme == "" || p.Setup == "" || p.Events == nil ||
 			p.Verify == nil || p.Decode == nil || p.CheckSecret == nil {
 			t.Errorf("%s: incomplete", p.Name)
 		}

@@ -37,6 +37,7 @@ func calendly() *Provider {
 		Setup: "POST https://api.calendly.com/webhook_subscriptions with the source's URL, events [\"invitee.created\", " +
 			"\"invitee.canceled\"] and the source's secret as signing_key. End scheduling links with ?utm_content= and the " +
 			"enrollment's id to tie a booking without doubt.",
+		Tells:       []string{tellsCampaigns},
 		MakeSecret:  makeHexSecret,
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyCalendly,

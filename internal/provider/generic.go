@@ -61,6 +61,7 @@ func generic() *Provider {
 			"with any Standard Webhooks library and the secret shown when the source was made (whsec_...). To sign with a " +
 			"private key instead, make the source with your ed25519 public key (whpk_...) as its secret. " +
 			"Give each event a provider_event_id where you can.",
+		Tells:       []string{tellsCampaigns},
 		MakeSecret:  makeStandardSecret,
 		CheckSecret: checkStandardSecret,
 		Verify:      verifyGeneric,

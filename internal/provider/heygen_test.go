@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,24 +20,6 @@ func hexHMAC(secret string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
 	return hex.EncodeToString(mac.Sum(nil))
-}
-
-// signsAs signs a body as a vendor does that never goes without; ok is false for
-// the others.
-func signsAs(vendor, secret string, now time.Time, body []byte) (headers map[string]string, signed []byte, ok bool) {
-	switch vendor {
-	case "heygen":
-		return map[string]string{"Heygen-Signature": hexHMAC(secret, body)}, body, true
-	case "mailersend":
-		return map[string]string{"Signature": hexHMAC(secret, body)}, body, true
-	case "calendly":
-		at := strconv.FormatInt(now.Unix(), 10)
-		return map[string]string{"Calendly-Webhook-Signature": "t=" + at + ",v1=" + hexHMAC(secret, []byte(at+"."+string(body)))}, body, true
-	case "mandrill":
-		form := []byte("mandrill_events=[]")
-		return map[string]string{"X-Mandrill-Signature": mandrillSign(secret, request(nil, nil).URL, "mandrill_events", "[]")}, form, true
-	}
-	return nil, body, false
 }
 
 func TestDecodeHeygenTypes(t *testing.T) {

@@ -40,6 +40,7 @@ func instantly() *Provider {
 		Setup: "In Instantly open Settings, Integrations, Webhooks, Add webhook (or POST https://api.instantly.ai/api/v2/webhooks), paste the " +
 			"source's URL and choose all events. By the API, add a header Authorization: Bearer and a random text, and give " +
 			"the source that text as its secret. Map the campaign's id to an instance under provider_campaigns.",
+		Tells:       []string{tellsCampaigns},
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyInstantly,
 		Decode:      decodeInstantly,

@@ -45,6 +45,7 @@ func lemlist() *Provider {
 		Setup: "In lemlist open Settings, Integrations, Webhooks (or POST https://api.lemlist.com/api/hooks), add a hook with the " +
 			"source's URL as its target and no type, which means all activities. If you give the hook a secret, give the " +
 			"source the same one. Map the campaign's id (cam_...) to an instance under provider_campaigns.",
+		Tells:       []string{tellsCampaigns},
 		CheckSecret: checkLemlistSecret,
 		Verify:      verifyLemlist,
 		Decode:      decodeLemlist,

@@ -36,6 +36,7 @@ func mailersend() *Provider {
 		Setup: "In MailerSend open Domains, your domain, Webhooks, Create webhook, paste the source's URL and choose sent, delivered, " +
 			"soft and hard bounced, opened, clicked, unsubscribed and spam complaint. Leave out \"opened unique\" and " +
 			"\"clicked unique\", which repeat. Give the source the webhook's signing secret.",
+		Tells:       []string{tellsTags},
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailersend,
 		Decode:      decodeMailersend,
@@ -68,6 +69,7 @@ func mailersendEvent(e *event.Event, o object) error {
 	e.ProviderEventID = data.text("id")
 	e.ProviderMessageID = memberObject(email, "message").text("id")
 	e.Email = strings.TrimSpace(memberObject(email, "recipient").text("email"))
+	e.Tags = texts(email["tags"])
 	e.EnrollmentID = taggedID(email["tags"])
 	if e.Type == event.Clicked {
 		e.URL = memberObject(data, "morph").text("url")
@@ -118,12 +120,19 @@ func taggedID(tags jsontext.Value) string {
 		}
 	}
 	for _, v := range list {
-		tag := strings.TrimPrefix(object{"": v}.text(""), "tallyhook_")
-		if rest, ok := strings.CutPrefix(tag, "enrollment_id"); ok && rest != "" && (rest[0] == ':' || rest[0] == '=') {
-			if id := ownID(strings.TrimSpace(rest[1:])); id != "" {
-				return id
-			}
+		if id := ownTag(object{"": v}.text("")); id != "" {
+			return id
 		}
 	}
 	return ""
+}
+
+// ownTag reads one such tag.
+func ownTag(tag string) string {
+	tag = strings.TrimPrefix(strings.TrimSpace(tag), "tallyhook_")
+	rest, ok := strings.CutPrefix(tag, "enrollment_id")
+	if !ok || rest == "" || rest[0] != ':' && rest[0] != '=' {
+		return ""
+	}
+	return ownID(strings.TrimSpace(rest[1:]))
 }

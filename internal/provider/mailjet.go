@@ -32,6 +32,7 @@ func mailjet() *Provider {
 		Setup: "In Mailjet open Account settings, Event notifications (webhooks), and paste the source's URL for each event. If the " +
 			"source has a secret user:password, write it into the URL: https://user:password@... Send with CustomID set to the " +
 			"enrollment's id, or EventPayload to {\"enrollment_id\": ...}, to tie events without doubt.",
+		Tells:       []string{tellsCampaigns},
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark, // Basic credentials
 		Decode:      decodeMailjet,

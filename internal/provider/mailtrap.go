@@ -40,6 +40,7 @@ func mailtrap() *Provider {
 		Setup: "In Mailtrap open Settings, Webhooks, Create new webhook, paste the source's URL, choose Email sending, your stream and " +
 			"domain, and all events. Give the source the webhook's signing secret. Send with custom_variables " +
 			"{\"enrollment_id\": ...} to tie events without doubt.",
+		Tells:       []string{tellsStreams, tellsCampaigns},
 		CheckSecret: checkMailtrapSecret,
 		Verify:      verifyMailtrap,
 		Decode:      decodeMailtrap,
@@ -118,6 +119,7 @@ func mailtrapEvent(e *event.Event, o object) error {
 	e.ProviderMessageID = o.text("message_id")
 	e.Email = strings.TrimSpace(o.text("email"))
 	e.Campaign = o.text("category")
+	e.Stream = o.text("sending_stream")
 	if e.Type == event.Clicked {
 		e.URL = o.text("url")
 	}

@@ -45,6 +45,7 @@ func mandrill() *Provider {
 		Setup: "In Mandrill open Settings, Webhooks, Add a webhook, paste the source's URL exactly as it was shown, and choose all " +
 			"message events. Give the source the webhook's key, which the list shows after that. PUBLIC_URL must be what " +
 			"Mandrill calls. Send with metadata {\"enrollment_id\": ...} to tie events without doubt.",
+		Tells:       []string{tellsTags},
 		CheckSecret: checkMandrillSecret,
 		Verify:      verifyMandrill,
 		Decode:      decodeMandrill,
@@ -169,6 +170,7 @@ func mandrillEvent(e *event.Event, o object) error {
 	if err := setMetadata(e, msg.nested("metadata")); err != nil {
 		return err
 	}
+	e.Tags = texts(msg["tags"])
 	if e.EnrollmentID == "" {
 		e.EnrollmentID = taggedID(msg["tags"])
 	}

@@ -132,3 +132,71 @@ func maskMembers(raw []byte, names ...string) []byte {
 	}
 	return append(masked, raw[copied:]...)
 }
+
+// texts gives the strings and numbers of an array, or the one that v is, as
+// vendors send a list of one.
+func texts(v jsontext.Value) []string {
+	items := []jsontext.Value{v}
+	if v.Kind() == '[' {
+		var err error
+		if items, err = readItems(v); err != nil {
+			return nil
+		}
+	}
+	var list []string
+	for _, item := range items {
+		if s := (object{"": item}).text(""); s != "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// pairsObject makes an object of an array of {name: ..., value: ...}; the first
+// of a name counts. It is nil when there is none.
+func pairsObject(v jsontext.Value, name, value string) jsontext.Value {
+	items, err := readItems(v)
+	if err != nil {
+		return nil
+	}
+	fields := map[string]string{}
+	for _, item := range items {
+		o, err := readObject(item)
+		if err != nil {
+			continue
+		}
+		key := o.text(name)
+		if _, known := fields[key]; key != "" && !known {
+			fields[key] = o.text(value)
+		}
+	}
+	return fieldsObject(fields)
+}
+
+// fieldsObject is a JSON object of texts, the same one for the same texts; nil
+// when there are none.
+func fieldsObject(fields map[string]string) jsontext.Value {
+	if len(fields) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(fields, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// textFields gives the members of an object that are texts or numbers.
+func textFields(raw jsontext.Value) map[string]string {
+	fields := map[string]string{}
+	o, err := readObject(raw)
+	if err != nil {
+		return fields
+	}
+	for name := range o {
+		if s := o.text(name); s != "" {
+			fields[name] = s
+		}
+	}
+	return fields
+}

@@ -40,6 +40,7 @@ func phantombuster() *Provider {
 		Setup: "In PhantomBuster open the agent's setup, Settings, Advanced notification settings, and paste the source's URL as " +
 			"its webhook. Tell what each agent does in the source's settings: \"agents\": {\"<agentId>\": {\"event_type\": " +
 			"\"connection_sent\"}}. Enroll people with a ref of kind lead whose value is the profile's URL as the agent gives it.",
+		Tells:       []string{tellsCampaigns},
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyPhantombuster,
 		Decode:      decodePhantombuster,

@@ -45,6 +45,7 @@ func postmark() *Provider {
 		Setup: "In Postmark open the server, its message stream, Webhooks, Add webhook, and paste the source's URL. Choose " +
 			"Delivery, Bounce, Spam complaint, Link click, Open and Subscription change. If the source has a secret " +
 			"user:password, enter both under Basic auth. Send with Metadata {\"enrollment_id\": ...} to tie events without doubt.",
+		Tells:       []string{tellsStreams, tellsTags},
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark,
 		Decode:      decodePostmark,
@@ -87,6 +88,8 @@ func decodePostmark(req Request) ([]event.Event, error) {
 		ProviderMessageID: o.text("MessageID"),
 		Email:             strings.TrimSpace(o.text("Recipient", "Email")),
 		Metadata:          o.nested("Metadata"),
+		Stream:            o.text("MessageStream"),
+		Tags:              texts(o["Tag"]),
 		Payload:           raw,
 	}
 	e.EnrollmentID = event.PassedBack(e.Metadata)

@@ -37,6 +37,10 @@ type Request struct {
 type Config struct {
 	Secrets  []string // the current secret first, then those in their grace time; may be empty
 	Settings Settings
+	// Certificate gets the certificate at an address that CheckCertificateURL
+	// has passed, in PEM; an error means that it cannot be had just now. Nil
+	// where nothing may be fetched.
+	Certificate func(address string) ([]byte, error)
 }
 
 // Settings are a source's further requirements (contract.md, Sources).
@@ -45,7 +49,9 @@ type Settings struct {
 	Headers      map[string]string `json:"headers,omitempty"`       // required on each request
 	AllowedCIDRs []string          `json:"allowed_cidrs,omitempty"` // client addresses
 	Agents       map[string]Agent  `json:"agents,omitempty"`        // what each PhantomBuster agent does
-	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default); ignore and enroll come later
+	TopicARNs    []string          `json:"topic_arns,omitempty"`    // SNS topics of an SES source
+	Accept       Accept            `json:"accept,omitzero"`         // what is taken; the rest is ignored
+	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default) or ignore; enroll comes later
 }
 
 // Refusal is why a webhook is not accepted.
@@ -68,6 +74,10 @@ var (
 	ErrMismatch  = errors.New("the signature does not match")
 	ErrExpired   = errors.New("the signed time is outside the tolerance")
 	ErrAddress   = errors.New("the client address is not allowed")
+	ErrTopic     = errors.New("the topic is not one of topic_arns")
+	// ErrUnavailable is no refusal: what verifies the request cannot be had
+	// just now, and the sender shall try again.
+	ErrUnavailable = errors.New("the signing certificate cannot be fetched")
 )
 
 // Provider is one vendor.
@@ -77,6 +87,9 @@ type Provider struct {
 	Scheme string   // how requests are authenticated, in a few words
 	Events []string // the vendor's own event names that are canonical
 	Setup  string   // where to click and what to paste, one paragraph
+	// Tells names the lists of Accept that the vendor's events have something
+	// for: streams, tags, campaigns.
+	Tells []string
 	// MakeSecret is set where the scheme needs a secret that we may generate
 	// when none is given.
 	MakeSecret func() (string, error)
@@ -90,6 +103,13 @@ type Provider struct {
 	// Mask hides a secret that the body itself carries, so that it is stored
 	// nowhere; nil when bodies carry none. The masked body still decodes.
 	Mask func(body []byte) []byte
+	// Nonce is the value that the sender uses for one request only, for a
+	// scheme that signs it and not the body: another event with the same nonce
+	// is refused. Nil where the body is signed.
+	Nonce func(req Request) string
+	// Confirm is an address that the vendor wants to be called to confirm what
+	// the verified request says, "" for most requests; nil with most vendors.
+	Confirm func(cfg Config, req Request) string
 	// Refuse is the status this vendor understands for a refusal; nil means
 	// DefaultRefusal.
 	Refuse func(Refusal) int
@@ -125,7 +145,13 @@ func All() []*Provider {
 	return []*Provider{
 		generic(),
 		lemlist(),
+		hubspot(),
 		postmark(),
+		sendgrid(),
+		mailgun(),
+		ses(),
+		resend(),
+		brevo(),
 		smartlead(),
 		instantly(),
 		phantombuster(),

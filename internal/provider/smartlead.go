@@ -47,6 +47,7 @@ func smartlead() *Provider {
 			"email sent, opened, link clicked, replied, bounced and lead unsubscribed; leave out \"first email sent\", which repeats " +
 			"email sent. Copy secret_key out of a first event and give it to the source as its secret. Map the campaign's number to " +
 			"an instance under provider_campaigns.",
+		Tells:       []string{tellsCampaigns},
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifySmartlead,
 		Decode:      decodeSmartlead,

@@ -44,6 +44,7 @@ func sparkpost() *Provider {
 		Setup: "In SparkPost open Configuration, Webhooks, Create webhook, paste the source's URL and choose the message, " +
 			"engagement, generation and unsubscribe events. If the source has a secret user:password, choose Basic auth and " +
 			"enter both. Send with recipient metadata {\"enrollment_id\": ...} to tie events without doubt.",
+		Tells:       []string{tellsTags, tellsCampaigns},
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark, // Basic credentials
 		Decode:      decodeSparkpost,
@@ -108,6 +109,7 @@ func sparkpostEvent(e *event.Event, o object) error {
 	if err := setMetadata(e, o.nested("rcpt_meta")); err != nil {
 		return err
 	}
+	e.Tags = texts(o["rcpt_tags"])
 	if e.EnrollmentID == "" {
 		e.EnrollmentID = taggedID(o["rcpt_tags"])
 	}

@@ -60,6 +60,32 @@ func NewEffects() *Effects {
 	}
 }
 
+// Empty tells whether there is nothing to write.
+func (x *Effects) Empty() bool {
+	return len(x.Facts)+len(x.Counters)+len(x.Suppressions)+len(x.Ledgers) == 0
+}
+
+// AddSums adds the counters and the accounts of another set.
+func (x *Effects) AddSums(y *Effects) {
+	for row, n := range y.Counters {
+		x.Counters[row] += n
+	}
+	for tenant, l := range y.Ledgers {
+		x.Ledger(tenant).add(l)
+	}
+}
+
+func (l *Ledger) add(m *Ledger) {
+	l.Received += m.Received
+	l.Duplicates += m.Duplicates
+	l.Applied += m.Applied
+	l.Orphaned += m.Orphaned
+	l.Dead += m.Dead
+	l.Ignored += m.Ignored
+	l.Archived += m.Archived
+	l.Undecodable += m.Undecodable
+}
+
 // Ledger is the tenant's account, made when needed.
 func (x *Effects) Ledger(tenant int64) *Ledger {
 	l := x.Ledgers[tenant]
@@ -82,6 +108,7 @@ func (x *Effects) Book(tenant int64, state event.State, n int64) {
 		l.Dead += n
 	case event.Ignored:
 		l.Ignored += n
+	case event.Spooled: // is no state of a row
 	}
 }
 

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,6 +32,8 @@ type Metrics struct {
 	CommitDuration prometheus.Histogram // seconds
 
 	AuthFailures *prometheus.CounterVec // reason
+	RateLimited  *prometheus.CounterVec // kind: anonymous, api, webhook, signature
+	CORSRefused  prometheus.Counter
 
 	HTTPInFlight prometheus.Gauge
 	HTTPDuration *prometheus.HistogramVec // seconds; method, route, status
@@ -55,7 +58,7 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 		EventsReceived: counter("events_received_total",
 			"Events taken in and made durable, duplicates included, by provider.", "provider"),
 		Events: counter("events_total",
-			"Events by provider and first outcome: applied, orphaned, duplicate, ignored, dead.", "provider", "outcome"),
+			"Events by provider and first outcome: applied, orphaned, duplicate, ignored, dead, spooled. A spooled event counts again with what its replay made of it.", "provider", "outcome"),
 		WebhooksRejected: counter("webhooks_rejected_total",
 			"Webhook requests refused before anything was stored, by provider and reason.", "provider", "reason"),
 
@@ -83,6 +86,12 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 		AuthFailures: counter("auth_failures_total",
 			"Requests refused for their API key or its scope, by reason.", "reason"),
 
+		RateLimited: counter("rate_limited_total",
+			"Requests refused for a spent budget, by whose it is: anonymous (an address), api (a key), webhook (a source), signature (bad ones of an address for a source).", "kind"),
+		CORSRefused: f.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "cors_refused_total", Help: "Requests refused for the origin of the page that sent them.",
+		}),
+
 		HTTPInFlight: f.NewGauge(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "http_requests_in_flight", Help: "HTTP requests being served now.",
 		}),
@@ -101,10 +110,27 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 	for _, by := range []string{"adoption", "retry", "replay", "assign"} {
 		m.OrphansResolved.WithLabelValues(by)
 	}
+	for _, kind := range []string{"anonymous", "api", "webhook", "signature"} {
+		m.RateLimited.WithLabelValues(kind)
+	}
 	for _, outcome := range []string{"applied", "orphaned", "duplicate", "dead"} {
 		m.Replays.WithLabelValues(outcome)
 	}
 	return m
+}
+
+// NewCertificateExpiry makes the gauge of the TLS certificate's end, to
+// register. at gives the zero time when there is none; then the series is 0.
+func NewCertificateExpiry(at func() time.Time) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "certificate_expiry_timestamp_seconds",
+		Help: "When the TLS certificate in use ends, in seconds since 1970; 0 without TLS.",
+	}, func() float64 {
+		if t := at(); !t.IsZero() {
+			return float64(t.Unix())
+		}
+		return 0
+	})
 }
 
 // Handler serves the metrics as Prometheus text or OpenMetrics, as the client

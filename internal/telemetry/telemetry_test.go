@@ -54,6 +54,7 @@ func TestNamesAndLint(t *testing.T) {
 	reg.MustRegister(telemetry.NewStoreCollector(func() (telemetry.Snapshot, error) {
 		return telemetry.Snapshot{Backend: "sql"}, nil
 	}))
+	reg.MustRegister(telemetry.NewSpoolCollector(func() (events, bytes int64) { return 3, 700 }))
 	m.EventsReceived.WithLabelValues("postmark").Inc()
 	m.Events.WithLabelValues("postmark", "applied").Inc()
 	m.WebhooksRejected.WithLabelValues("postmark", "auth").Inc()
@@ -67,7 +68,7 @@ func TestNamesAndLint(t *testing.T) {
 		"orphan_oldest_age_seconds", "orphans_resolved_total", "orphan_wait_seconds", "retry_batch_events", "retry_attempts_total",
 		"dead_letters_stored", "dead_letters_total", "replays_total", "commit_batch_events", "commit_duration_seconds",
 		"database_up", "queue_backend", "auth_failures_total", "http_requests_in_flight", "http_request_duration_seconds",
-		"build_info", "balance_difference",
+		"build_info", "balance_difference", "spool_events", "spool_bytes", "rate_limited_total", "cors_refused_total",
 	}
 	families, err := reg.Gather()
 	if err != nil {
@@ -177,6 +178,22 @@ tallyhook_queue_backend{backend="sql"} 1
 				t.Errorf("got\n%swant\n%s", got.String(), want)
 			}
 		})
+	}
+}
+
+func TestSpoolCollector(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(telemetry.NewSpoolCollector(func() (events, bytes int64) { return 3, 700 }))
+	want := `# HELP tallyhook_spool_bytes Bytes of the spool's events, overhead included; bounded by SPOOL_MAX_BYTES.
+# TYPE tallyhook_spool_bytes gauge
+tallyhook_spool_bytes 700
+# HELP tallyhook_spool_events Events accepted into the spool that are not in the database yet.
+# TYPE tallyhook_spool_events gauge
+tallyhook_spool_events 3
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"github.com/ncruces/go-sqlite3/driver"
@@ -38,4 +39,28 @@ func Count(tb testing.TB, path, query string) int64 {
 		tb.Errorf("close %s: %v", path, err)
 	}
 	return n
+}
+
+// Lock takes a database away from everybody who would write to it, as another
+// process that holds it would, until the returned function is called.
+func Lock(tb testing.TB, path string) (unlock func()) {
+	tb.Helper()
+	db, err := driver.Open("file:" + path + "?_pragma=busy_timeout(30000)")
+	if err != nil {
+		tb.Fatalf("open %s: %v", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(context.Background(), `BEGIN EXCLUSIVE`); err != nil {
+		tb.Fatalf("lock %s: %v", path, err)
+	}
+	var once sync.Once
+	unlock = func() {
+		once.Do(func() {
+			if err := db.Close(); err != nil {
+				tb.Errorf("unlock %s: %v", path, err)
+			}
+		})
+	}
+	tb.Cleanup(unlock)
+	return unlock
 }

@@ -66,6 +66,23 @@ func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.K
 	return rows, next, err
 }
 
+// AllKeys lists the keys of all tenants that are not revoked, oldest first:
+// at most n of those after a row number, and the number to go on after; 0 when
+// there are no more.
+func (s *Store) AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error) {
+	var rows []store.Key
+	var seqs []int64
+	err := s.read(ctx, "list all keys", `SELECT `+keyColumns+` FROM api_key WHERE revoked_at = 0 AND seq > ?1 ORDER BY seq LIMIT ?2`,
+		func(sc scanner) error {
+			var k store.Key
+			seq, err := scanKey(sc, &k)
+			rows, seqs = append(rows, k), append(seqs, seq)
+			return err
+		}, after, n+1)
+	rows, next := page(rows, seqs, n)
+	return rows, next, err
+}
+
 // RevokeKey ends a key.
 func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
 	return s.write(ctx, live, "revoke key", func(t *tx) error {
@@ -160,6 +177,22 @@ func (s *Store) Sources(ctx context.Context, tenant int64, p store.Page) ([]stor
 		return err
 	}, tenant, p.After, p.Limit+1)
 	rows, next := page(rows, seqs, p.Limit)
+	return rows, next, err
+}
+
+// AllSources lists the sources of all tenants that are not deleted, oldest
+// first, in the way of AllKeys.
+func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error) {
+	var rows []store.Source
+	var seqs []int64
+	err := s.read(ctx, "list all sources", `SELECT `+sourceColumns+` FROM source WHERE deleted_at = 0 AND seq > ?1 ORDER BY seq LIMIT ?2`,
+		func(sc scanner) error {
+			var r store.Source
+			seq, err := scanSource(sc, &r)
+			rows, seqs = append(rows, r), append(seqs, seq)
+			return err
+		}, after, n+1)
+	rows, next := page(rows, seqs, n)
 	return rows, next, err
 }
 

@@ -5,17 +5,18 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/event"
+	"tallyhook/internal/store"
 )
 
 // The columns of works as the processor's statements read them, in the order
 // of batchTables.
 
-func (t *tx) eventColumn(c sqlite3.Context, p **work, col int) {
+func (t *tx) eventColumn(c sqlite3.Context, p **store.Work, col int) {
 	w := *p
-	e := w.ev
+	e := w.Event
 	switch col {
 	case 0:
-		c.ResultInt64(w.seq)
+		c.ResultInt64(w.Seq)
 	case 1:
 		c.ResultBlob(e.ID[:])
 	case 2:
@@ -65,39 +66,39 @@ func (t *tx) eventColumn(c sqlite3.Context, p **work, col int) {
 	case 23:
 		c.ResultInt64(us(e.ReceivedAt))
 	case 24:
-		c.ResultText(string(w.to))
+		c.ResultText(string(w.To))
 	case 25:
-		c.ResultText(w.decision.Reason)
+		c.ResultText(w.Decision.Reason)
 	case 26:
-		c.ResultText(w.decision.Detail)
+		c.ResultText(w.Decision.Detail)
 	case 27:
-		if w.to == event.Applied {
-			c.ResultBlob(w.decision.Enrollment[:])
+		if w.To == event.Applied {
+			c.ResultBlob(w.Decision.Enrollment[:])
 		}
 	case 28:
-		if w.to == event.Applied {
-			c.ResultBlob(w.instance[:])
+		if w.To == event.Applied {
+			c.ResultBlob(w.Instance[:])
 		}
 	case 29:
-		if w.to == event.Orphaned {
+		if w.To == event.Orphaned {
 			c.ResultInt64(us(t.now))
 		} else {
 			c.ResultInt64(0)
 		}
 	case 30:
-		if w.to == event.Applied || w.to == event.Ignored {
+		if w.To == event.Applied || w.To == event.Ignored {
 			c.ResultInt64(us(t.now))
 		} else {
 			c.ResultInt64(0)
 		}
 	case 31:
-		if w.to == event.Applied {
-			c.ResultText(w.by)
+		if w.To == event.Applied {
+			c.ResultText(w.By)
 		} else {
 			c.ResultText("")
 		}
 	case 32:
-		c.ResultBlob(w.identity.hash[:])
+		c.ResultBlob(w.Identity[:])
 	case 33:
 		if len(e.Metadata) > 0 {
 			c.ResultBlob(e.Metadata)
@@ -107,35 +108,35 @@ func (t *tx) eventColumn(c sqlite3.Context, p **work, col int) {
 	}
 }
 
-func (t *tx) settleColumn(c sqlite3.Context, p **work, col int) {
+func (t *tx) settleColumn(c sqlite3.Context, p **store.Work, col int) {
 	w := *p
-	applied := w.to == event.Applied
+	applied := w.To == event.Applied
 	switch col {
 	case 0:
-		c.ResultInt64(w.seq)
+		c.ResultInt64(w.Seq)
 	case 1:
-		c.ResultInt64(w.ev.Tenant)
+		c.ResultInt64(w.Event.Tenant)
 	case 2:
-		c.ResultText(string(w.from))
+		c.ResultText(string(w.From))
 	case 3:
-		c.ResultText(string(w.to))
+		c.ResultText(string(w.To))
 	case 4:
-		c.ResultText(w.decision.Reason)
+		c.ResultText(w.Decision.Reason)
 	case 5:
-		c.ResultText(w.decision.Detail)
+		c.ResultText(w.Decision.Detail)
 	case 6:
 		if applied {
-			c.ResultBlob(w.decision.Enrollment[:])
+			c.ResultBlob(w.Decision.Enrollment[:])
 		}
 	case 7:
 		if applied {
-			c.ResultBlob(w.instance[:])
+			c.ResultBlob(w.Instance[:])
 		}
 	case 8:
-		if w.to == event.Orphaned && w.parkedAt.IsZero() {
+		if w.To == event.Orphaned && w.ParkedAt.IsZero() {
 			c.ResultInt64(us(t.now))
 		} else {
-			c.ResultInt64(us(w.parkedAt))
+			c.ResultInt64(us(w.ParkedAt))
 		}
 	case 9:
 		if applied {
@@ -145,61 +146,57 @@ func (t *tx) settleColumn(c sqlite3.Context, p **work, col int) {
 		}
 	case 10:
 		if applied {
-			c.ResultText(w.by)
+			c.ResultText(w.By)
 		} else {
 			c.ResultText("")
 		}
 	}
 }
 
-func (t *tx) orphanColumn(c sqlite3.Context, p **work, col int) {
+func (t *tx) orphanColumn(c sqlite3.Context, p **store.Work, col int) {
 	w := *p
 	switch col {
 	case 0:
-		c.ResultInt64(w.seq)
+		c.ResultInt64(w.Seq)
 	case 1:
-		c.ResultInt64(w.ev.Tenant)
+		c.ResultInt64(w.Event.Tenant)
 	case 2:
-		c.ResultText(string(w.ev.Route()))
+		c.ResultText(string(w.Event.Route()))
 	case 3:
-		c.ResultInt(w.attempts)
+		c.ResultInt(w.Attempts)
 	case 4:
-		c.ResultInt64(us(w.result.NextAttemptAt))
+		c.ResultInt64(us(w.Result.NextAttemptAt))
 	case 5:
-		c.ResultInt(w.attempts)
+		c.ResultInt(w.Attempts)
 	case 6:
 		c.ResultInt64(us(t.now))
 	}
 }
 
-func (t *tx) letterColumn(c sqlite3.Context, p **work, col int) {
+func (t *tx) letterColumn(c sqlite3.Context, p **store.Work, col int) {
 	w := *p
 	switch col {
 	case 0:
 		id := newID()
 		c.ResultBlob(id[:])
 	case 1:
-		c.ResultInt64(w.ev.Tenant)
+		c.ResultInt64(w.Event.Tenant)
 	case 2:
-		c.ResultInt64(w.seq)
+		c.ResultInt64(w.Seq)
 	case 3:
-		if w.ev.SourceID != uuid.Nil {
-			c.ResultBlob(w.ev.SourceID[:])
+		if w.Event.SourceID != uuid.Nil {
+			c.ResultBlob(w.Event.SourceID[:])
 		}
 	case 4:
-		c.ResultText(w.ev.Provider)
+		c.ResultText(w.Event.Provider)
 	case 5:
-		c.ResultText(w.decision.Reason)
+		c.ResultText(w.Decision.Reason)
 	case 6:
-		c.ResultText(w.decision.Detail)
+		c.ResultText(w.Decision.Detail)
 	case 7:
-		n := w.attempts
-		if w.by == byRetry && w.bury == "" {
-			n++
-		}
-		c.ResultInt(n)
+		c.ResultInt(w.Spent())
 	case 8:
-		c.ResultInt64(us(w.ev.ReceivedAt))
+		c.ResultInt64(us(w.Event.ReceivedAt))
 	case 9:
 		c.ResultInt64(us(t.now))
 	}

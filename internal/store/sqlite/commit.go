@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/event"
@@ -38,11 +39,11 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		if _, err := t.one(`SELECT coalesce(max(seq), 0) FROM event`, nil, &last); err != nil {
 			return err
 		}
-		works := make([]*work, len(events))
-		all := make([]work, len(events))
+		works := make([]*store.Work, len(events))
+		all := make([]store.Work, len(events))
 		for i := range events {
 			w := &all[i]
-			w.ev, w.seq, w.fresh, w.by, w.bury, w.buryDetail = &events[i], last+1+int64(i), true, byLive, bury, detail
+			w.Event, w.Seq, w.Fresh, w.By, w.Bury, w.BuryDetail = &events[i], last+1+int64(i), true, store.ByLive, bury, detail
 			works[i] = w
 		}
 		first, err := t.identify(works, last)
@@ -62,58 +63,34 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		}
 		results = make([]store.Result, len(works))
 		for i, w := range works {
-			results[i] = w.result
+			results[i] = w.Result
 		}
 		return nil
 	})
 	return results, err
 }
 
-// meet tells the events that were not the first of their identity what they
-// met. Meeting one's own id is the retry of a commit, not a duplicate.
-func (t *tx) meet(works []*work) error {
+// meet tells the events that were not the first of their identity what they met.
+func (t *tx) meet(works []*store.Work) error {
 	type meeting struct{ mine, met int64 }
 	var rows []meeting
-	bySeq := make(map[int64]*work)
+	bySeq := make(map[int64]*store.Work)
 	for _, w := range works {
-		if w.met != 0 {
-			rows = append(rows, meeting{w.seq, w.met})
-			bySeq[w.seq] = w
+		if w.Met != 0 {
+			rows = append(rows, meeting{w.Seq, w.Met})
+			bySeq[w.Seq] = w
 		}
 	}
-	type dup struct {
-		tenant, n int64
-		at        time.Time
-	}
-	dups := map[int64]*dup{}
-	x := store.NewEffects()
+	m := store.NewMeetings()
 	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc scanner) error {
 		var mine, seq int64
 		var id, enrollment []byte
-		r := store.Result{Outcome: event.OutcomeDuplicate}
+		var r store.Result
 		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
 			return err
 		}
-		w := bySeq[mine]
 		r.ID, r.Enrollment = idOf(id), idOf(enrollment)
-		if r.ID == w.ev.ID {
-			r.Outcome = event.Outcome(r.State)
-			w.result, w.again = r, true
-			return nil
-		}
-		w.result = r
-		d := dups[seq]
-		if d == nil {
-			d = &dup{tenant: w.ev.Tenant}
-			dups[seq] = d
-		}
-		d.n++
-		if w.ev.ReceivedAt.After(d.at) {
-			d.at = w.ev.ReceivedAt
-		}
-		l := x.Ledger(w.ev.Tenant)
-		l.Received++
-		l.Duplicates++
+		m.Meet(bySeq[mine], seq, r)
 		return nil
 	}, bind(rows, func(c sqlite3.Context, m *meeting, col int) {
 		switch col {
@@ -123,44 +100,64 @@ func (t *tx) meet(works []*work) error {
 			c.ResultInt64(m.met)
 		}
 	}))
-	if err != nil || len(dups) == 0 {
+	if err != nil || len(m.Duplicates) == 0 {
 		return err
 	}
-	type dupRow struct {
-		seq int64
-		*dup
+	// A commit of unknown outcome that is repeated counts no delivery twice.
+	counted := make(map[uuid.UUID]bool, len(m.Duplicates))
+	if err := t.query(`INSERT INTO duplicate (id, tenant_id) SELECT id, tenant_id FROM b_id(?1) WHERE true ON CONFLICT DO NOTHING RETURNING id`,
+		func(sc scanner) error {
+			var id []byte
+			err := sc.Scan(&id)
+			counted[idOf(id)] = true
+			return err
+		}, bind(m.Duplicates, func(c sqlite3.Context, p **store.Work, col int) {
+			switch w := *p; col {
+			case 0:
+				c.ResultInt64(w.Event.Tenant)
+			case 1:
+				c.ResultBlob(w.Event.ID[:])
+			}
+		})); err != nil {
+		return err
 	}
-	list := make([]dupRow, 0, len(dups))
-	for seq, d := range dups {
-		list = append(list, dupRow{seq, d})
+	m.Count(counted)
+	if len(m.Repeats) == 0 {
+		return nil
 	}
 	if _, err := t.exec(`UPDATE event SET duplicates = duplicates + b.n, last_duplicate_at = max(last_duplicate_at, b.at) FROM b_dup(?1) b
-		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id`, bind(list, func(c sqlite3.Context, r *dupRow, col int) {
+		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id`, bind(m.Repeats, func(c sqlite3.Context, p **store.Repeat, col int) {
+		r := *p
 		switch col {
 		case 0:
-			c.ResultInt64(r.seq)
+			c.ResultInt64(r.Seq)
 		case 1:
-			c.ResultInt64(r.tenant)
+			c.ResultInt64(r.Tenant)
 		case 2:
-			c.ResultInt64(r.n)
+			c.ResultInt64(r.N)
 		case 3:
-			c.ResultInt64(us(r.at))
+			c.ResultInt64(us(r.At))
 		}
 	})); err != nil {
 		return err
 	}
-	return t.writeLedgers(x)
+	return t.writeLedgers(m.Effects)
 }
 
 // CommitBody keeps an authentic body that could not be read as a dead letter.
-// The same body of the same source again is the same letter.
+// The same body of the same source again is the same letter. It was received
+// when the letter says so, else now.
 func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, error) {
 	res := store.Result{ID: l.ID, Outcome: event.OutcomeDead, State: event.Dead, Reason: l.Reason, Detail: l.Error}
 	err := s.write(ctx, live, "keep body", func(t *tx) error {
 		key := event.HashOf("body", l.SourceID.String(), string(l.Body))
+		received := l.FirstReceivedAt
+		if received.IsZero() {
+			received = t.now
+		}
 		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'dead', 0, ?7, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING`,
-			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(t.now), key[:], l.Body, encodeHeaders(l.Headers))
+			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), key[:], l.Body, encodeHeaders(l.Headers))
 		if err != nil {
 			return err
 		}
@@ -175,7 +172,7 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			return nil
 		}
 		if _, err := t.exec(`UPDATE source SET received = received + 1, last_received_at = max(last_received_at, ?3) WHERE id = ?1 AND tenant_id = ?2`,
-			l.SourceID[:], l.Tenant, us(t.now)); err != nil {
+			l.SourceID[:], l.Tenant, us(received)); err != nil {
 			return err
 		}
 		_, err = t.exec(`INSERT INTO ledger (tenant_id, undecodable) VALUES (?1, 1)
@@ -183,4 +180,17 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 		return err
 	})
 	return res, err
+}
+
+// ForgetDuplicates forgets which deliveries before a moment were counted as
+// duplicates, n of them at most: it is past the time at which a commit of
+// unknown outcome may be repeated. more is false when none is left.
+func (s *Store) ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error) {
+	err = s.write(ctx, bulk, "forget duplicates", func(t *tx) error {
+		limit := store.FirstIDAt(before)
+		done, err := t.exec(`DELETE FROM duplicate WHERE id IN (SELECT id FROM duplicate WHERE id < ?1 ORDER BY id LIMIT ?2)`, limit[:], n)
+		more = done == int64(n)
+		return err
+	})
+	return more, err
 }

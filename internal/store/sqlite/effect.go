@@ -254,11 +254,11 @@ type sourceRow struct {
 }
 
 // touchSources counts what each source brought.
-func (t *tx) touchSources(works []*work) error {
+func (t *tx) touchSources(works []*store.Work) error {
 	sums := map[uuid.UUID]*sourceRow{}
 	for _, w := range works {
-		e := w.ev
-		if e.SourceID == uuid.Nil || w.again {
+		e := w.Event
+		if e.SourceID == uuid.Nil || w.Again {
 			continue
 		}
 		r := sums[e.SourceID]

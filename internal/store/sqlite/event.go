@@ -189,11 +189,10 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 	}
 	switch r.State {
 	case event.Applied:
-		m := settled(&r)
-		all = append(all, store.Moment{At: m.at, What: m.what, Detail: m.detail})
+		all = append(all, settled(&r))
 	case event.Ignored:
 		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
-	case event.Orphaned, event.Dead:
+	case event.Orphaned, event.Dead, event.Spooled: // what there is to tell of them was told
 	}
 	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
 	return all, nil
@@ -207,12 +206,12 @@ func times(n int64) string {
 }
 
 // settled is the entry of the timeline that an applied event's columns tell.
-func settled(r *store.Record) moment {
+func settled(r *store.Record) store.Moment {
 	what := "applied"
-	if r.SettledBy == byAdoption {
+	if r.SettledBy == store.ByAdoption {
 		what = "adopted"
 	}
-	return moment{r.Tenant, r.Seq, r.SettledAt, what, "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy}
+	return store.Moment{At: r.SettledAt, What: what, Detail: "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy}
 }
 
 // Assign ties an event to an enrollment by hand. An event that was tied to
@@ -252,13 +251,13 @@ func (s *Store) Assign(ctx context.Context, tenant int64, id, enrollment uuid.UU
 			}
 			r.State = event.Orphaned
 		}
-		w := workOf(&r, byAssign)
-		w.forced = enrollment
-		if err := t.process([]*work{w}); err != nil {
+		w := store.WorkOf(&r, store.ByAssign)
+		w.Forced = enrollment
+		if err := t.process([]*store.Work{w}); err != nil {
 			return err
 		}
-		res = w.result
-		if err := t.remember([]moment{{tenant, r.Seq, t.now, "assigned", detail}}); err != nil {
+		res = w.Result
+		if err := t.remember(tenant, r.Seq, store.Moment{At: t.now, What: "assigned", Detail: detail}); err != nil {
 			return err
 		}
 		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "event.assign", Subject: id.String(), Detail: detail})
@@ -280,7 +279,7 @@ func (t *tx) untie(r *store.Record) error {
 	if err := t.writeEffects(x); err != nil {
 		return err
 	}
-	if err := t.remember([]moment{settled(r)}); err != nil {
+	if err := t.remember(r.Tenant, r.Seq, settled(r)); err != nil {
 		return err
 	}
 	return t.recount(r.Tenant, r.Instance, r.Enrollment)

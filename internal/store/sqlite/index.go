@@ -12,6 +12,7 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
 )
 
 // The identities of events, and what they are searched by, are in random
@@ -29,6 +30,8 @@ type identityKey struct {
 	tenant int64
 	hash   event.Hash
 }
+
+func identityOf(w *store.Work) identityKey { return identityKey{w.Event.Tenant, w.Identity} }
 
 type searchRef struct {
 	tenant int64
@@ -199,9 +202,9 @@ func (x *index) put(seq int64, id identityKey, refs []searchRef) {
 	x.through = seq
 }
 
-// identify finds what each event's identity has met: w.met is the number of
+// identify finds what each event's identity has met: w.Met is the number of
 // the first event of it, 0 when this one is the first. It gives the first ones.
-func (t *tx) identify(works []*work, last int64) ([]*work, error) {
+func (t *tx) identify(works []*store.Work, last int64) ([]*store.Work, error) {
 	x := &t.s.index
 	if x.through != last {
 		if err := t.catchUp(); err != nil {
@@ -209,23 +212,24 @@ func (t *tx) identify(works []*work, last int64) ([]*work, error) {
 		}
 	}
 	type suspect struct {
-		w          *work
+		w          *store.Work
 		generation int64
 	}
 	var suspects []suspect
 	batch := make(map[identityKey]int64, len(works))
 	for _, w := range works {
-		w.identity = identityKey{w.ev.Tenant, w.ev.Identity()}
-		if seq, ok := batch[w.identity]; ok {
-			w.met = seq
+		w.Identity = w.Event.Identity()
+		id := identityOf(w)
+		if seq, ok := batch[id]; ok {
+			w.Met = seq
 			continue
 		}
-		if w.met = x.met(w.identity); w.met != 0 {
+		if w.Met = x.met(id); w.Met != 0 {
 			continue
 		}
-		batch[w.identity] = w.seq
+		batch[id] = w.Seq
 		for _, g := range x.generations {
-			if g.filter.has(w.identity.tenant, w.identity.hash) {
+			if g.filter.has(id.tenant, id.hash) {
 				suspects = append(suspects, suspect{w, g.id})
 			}
 		}
@@ -243,11 +247,11 @@ func (t *tx) identify(works []*work, last int64) ([]*work, error) {
 			case 0:
 				c.ResultInt64(p.generation)
 			case 1:
-				c.ResultInt64(p.w.identity.tenant)
+				c.ResultInt64(p.w.Event.Tenant)
 			case 2:
-				c.ResultBlob(p.w.identity.hash[:])
+				c.ResultBlob(p.w.Identity[:])
 			case 3:
-				c.ResultInt64(p.w.seq)
+				c.ResultInt64(p.w.Seq)
 			}
 		}))
 		if err != nil {
@@ -255,17 +259,17 @@ func (t *tx) identify(works []*work, last int64) ([]*work, error) {
 		}
 		if len(found) > 0 {
 			for _, w := range works {
-				if met := found[w.seq]; met != 0 {
-					w.met = met
-				} else if met := found[w.met]; met != 0 {
-					w.met = met // a twin in the batch met it too
+				if met := found[w.Seq]; met != 0 {
+					w.Met = met
+				} else if met := found[w.Met]; met != 0 {
+					w.Met = met // a twin in the batch met it too
 				}
 			}
 		}
 	}
-	first := make([]*work, 0, len(works))
+	first := make([]*store.Work, 0, len(works))
 	for _, w := range works {
-		if w.met == 0 {
+		if w.Met == 0 {
 			first = append(first, w)
 		}
 	}
@@ -285,27 +289,27 @@ func (x *index) met(id identityKey) int64 {
 }
 
 // indexNew adds new events to the index once they are committed.
-func (t *tx) indexNew(works []*work) {
+func (t *tx) indexNew(works []*store.Work) {
 	t.after = append(t.after, func() {
 		x := &t.s.index
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		for _, w := range works {
-			x.put(w.seq, w.identity, searchRefs(w.ev.Tenant, w.ev.Email, w.ev.ProviderMessageID, w.enrollment()))
+			x.put(w.Seq, identityOf(w), searchRefs(w.Event.Tenant, w.Event.Email, w.Event.ProviderMessageID, w.Enrollment()))
 		}
 	})
 }
 
 // indexSettled adds the enrollments that stored events have found.
-func (t *tx) indexSettled(works []*work) error {
+func (t *tx) indexSettled(works []*store.Work) error {
 	x := &t.s.index
-	var young []*work
+	var young []*store.Work
 	var old []searchEntry
 	for _, w := range works {
-		if w.seq > x.active.after {
+		if w.Seq > x.active.after {
 			young = append(young, w)
 		} else {
-			old = append(old, searchEntry{enrollmentRef(w.ev.Tenant, w.decision.Enrollment), w.seq})
+			old = append(old, searchEntry{enrollmentRef(w.Event.Tenant, w.Decision.Enrollment), w.Seq})
 		}
 	}
 	if len(young) > 0 {
@@ -314,8 +318,8 @@ func (t *tx) indexSettled(works []*work) error {
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			for _, w := range young {
-				r := enrollmentRef(w.ev.Tenant, w.decision.Enrollment)
-				x.active.search[r] = append(x.active.search[r], w.seq)
+				r := enrollmentRef(w.Event.Tenant, w.Decision.Enrollment)
+				x.active.search[r] = append(x.active.search[r], w.Seq)
 			}
 		})
 	}

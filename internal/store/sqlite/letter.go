@@ -262,8 +262,8 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 	if err != nil || len(seqs) == 0 {
 		return err
 	}
-	var works []*work
-	var moments []moment
+	var works []*store.Work
+	var entries []store.Entry
 	err = t.query(`SELECT `+lightColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
 		func(sc scanner) error {
 			var r store.Record
@@ -279,7 +279,7 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 				results[letters[r.Seq]] = res
 				return nil
 			}
-			works = append(works, workOf(&r, byReplay))
+			works = append(works, store.WorkOf(&r, store.ByReplay))
 			return nil
 		}, bind(seqs, tenantSeqColumn))
 	if err != nil {
@@ -289,10 +289,10 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 		return err
 	}
 	for _, w := range works {
-		results[letters[w.seq]] = w.result
-		moments = append(moments, moment{tenant, w.seq, t.now, "replayed", "from the dead letters: " + string(w.result.Outcome)})
+		results[letters[w.Seq]] = w.Result
+		entries = append(entries, store.Entry{Tenant: tenant, Seq: w.Seq, Moment: store.Moment{At: t.now, What: "replayed", Detail: "from the dead letters: " + string(w.Result.Outcome)}})
 	}
-	return t.remember(moments)
+	return t.Remember(entries)
 }
 
 // SettleBody notes that the body of a dead letter has been replayed.

@@ -4,146 +4,67 @@ import (
 	"github.com/google/uuid"
 	"github.com/ncruces/go-sqlite3"
 
-	"tallyhook/internal/event"
 	"tallyhook/internal/store"
 )
 
-type probe struct {
-	w    *work
-	slot int // of the work's keys
-	at   int // place among the probes
-}
-
-func (p *probe) key() *event.Key { return &p.w.keys[p.slot] }
-
-// match finds the enrollment of each event, with one statement for each kind
-// of key whatever the number of events.
-func (t *tx) match(works []*work) error {
-	var owned, enrollments, campaigns []probe
-	for _, w := range works {
-		switch {
-		case w.ev.Control || w.bury != "":
-			continue
-		case w.forced != uuid.Nil:
-			w.keys = []event.Key{{Rank: event.RankEnrollment}}
-		default:
-			w.keys = w.ev.Keys()
-		}
-		w.found = make([]store.Found, len(w.keys))
-		for i := range w.keys {
-			switch p := (probe{w: w, slot: i}); w.keys[i].Rank {
-			case event.RankEnrollment:
-				enrollments = append(enrollments, p)
-			case event.RankCampaign:
-				campaigns = append(campaigns, p)
-			case event.RankMessage, event.RankLead, event.RankAddress:
-				owned = append(owned, p)
-			}
-		}
-	}
-	instances := map[uuid.UUID]uuid.UUID{}
-	if err := t.probeOwned(owned, instances); err != nil {
+// Lookup implements store.Steps, with one statement for each kind of key.
+func (t *tx) Lookup(l *store.Lookup) error {
+	if err := t.probeOwned(l); err != nil {
 		return err
 	}
-	if err := t.probeEnrollments(enrollments, instances); err != nil {
+	if err := t.probeEnrollments(l); err != nil {
 		return err
 	}
-	if err := t.probeCampaigns(campaigns, instances); err != nil {
-		return err
-	}
-	for _, w := range works {
-		if w.keys != nil {
-			w.decision = store.Match(w.keys, w.found)
-			w.instance = instances[w.decision.Enrollment]
-		}
-	}
-	return nil
+	return t.probeCampaigns(l)
 }
 
 // probeOwned looks up messages, leads and addresses. Of a key's owners two are
 // read at most (nth), which is enough to tell one from several.
-func (t *tx) probeOwned(probes []probe, instances map[uuid.UUID]uuid.UUID) error {
-	if len(probes) == 0 {
-		return nil
-	}
-	return t.query(`SELECT p.ord, m.enrollment_id, m.instance_id FROM b_probe(?1) p
-		CROSS JOIN match_key m ON m.tenant_id = p.tenant_id AND m.key = p.key AND m.nth < 2`, func(sc scanner) error {
-		var at int
-		var enrollment, instance []byte
-		if err := sc.Scan(&at, &enrollment, &instance); err != nil {
-			return err
-		}
-		id := idOf(enrollment)
-		instances[id] = idOf(instance)
-		f := &probes[at].w.found[probes[at].slot]
-		if f.Min == uuid.Nil {
-			f.Min = id
-		}
-		f.Max = id
-		return nil
-	}, bindProbes(probes))
+func (t *tx) probeOwned(l *store.Lookup) error {
+	return t.probe(l.Owned, `SELECT p.ord, m.enrollment_id, m.instance_id FROM b_probe(?1) p
+		CROSS JOIN match_key m ON m.tenant_id = p.tenant_id AND m.key = p.key AND m.nth < 2`, l.Owner)
 }
 
-func (t *tx) probeEnrollments(probes []probe, instances map[uuid.UUID]uuid.UUID) error {
-	if len(probes) == 0 {
-		return nil
-	}
-	return t.query(`SELECT p.ord, e.id, e.instance_id FROM b_probe(?1) p
-		CROSS JOIN enrollment e ON e.id = p.enrollment AND e.tenant_id = p.tenant_id`, func(sc scanner) error {
-		var at int
-		var enrollment, instance []byte
-		if err := sc.Scan(&at, &enrollment, &instance); err != nil {
-			return err
-		}
-		id := idOf(enrollment)
-		instances[id] = idOf(instance)
-		probes[at].w.found[probes[at].slot] = store.Found{Min: id, Max: id}
-		return nil
-	}, bindProbes(probes))
+func (t *tx) probeEnrollments(l *store.Lookup) error {
+	return t.probe(l.Enrollments, `SELECT p.ord, e.id, e.instance_id FROM b_probe(?1) p
+		CROSS JOIN enrollment e ON e.id = p.enrollment AND e.tenant_id = p.tenant_id`, l.Owner)
 }
 
-func (t *tx) probeCampaigns(probes []probe, instances map[uuid.UUID]uuid.UUID) error {
-	if len(probes) == 0 {
-		return nil
-	}
-	return t.query(`SELECT p.ord, c.instance_id, e.id FROM b_probe(?1) p
+func (t *tx) probeCampaigns(l *store.Lookup) error {
+	return t.probe(l.Campaigns, `SELECT p.ord, e.id, c.instance_id FROM b_probe(?1) p
 		CROSS JOIN provider_campaign c ON c.tenant_id = p.tenant_id AND c.key = p.key
-		LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.address_key = p.address`, func(sc scanner) error {
-		var at int
-		var enrollment, instance []byte
-		if err := sc.Scan(&at, &instance, &enrollment); err != nil {
-			return err
-		}
-		id := idOf(enrollment)
-		instances[id] = idOf(instance)
-		probes[at].w.found[probes[at].slot] = store.Found{Min: id, Max: id, Instance: idOf(instance)}
-		return nil
-	}, bindProbes(probes))
+		LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.address_key = p.address`, l.Mapped)
 }
 
-func bindProbes(probes []probe) any {
-	for i := range probes {
-		probes[i].at = i
+func (t *tx) probe(probes []store.Probe, query string, found func(p *store.Probe, enrollment, instance uuid.UUID)) error {
+	if len(probes) == 0 {
+		return nil
 	}
-	return bind(probes, func(c sqlite3.Context, p *probe, col int) {
-		switch col {
-		case 0:
-			c.ResultInt(p.at)
-		case 1:
-			c.ResultInt64(p.w.ev.Tenant)
-		case 2:
-			c.ResultBlob(p.key().Hash[:])
-		case 3:
-			if p.key().Rank == event.RankCampaign {
-				h := event.AddressKey(p.w.ev.Email)
-				c.ResultBlob(h[:])
-			}
-		case 4:
-			id := p.w.forced
-			if id == uuid.Nil {
-				id, _ = uuid.Parse(p.w.ev.EnrollmentID) // Keys has parsed it
-			}
-			c.ResultBlob(id[:])
+	return t.query(query, func(sc scanner) error {
+		var ord int
+		var enrollment, instance []byte
+		if err := sc.Scan(&ord, &enrollment, &instance); err != nil {
+			return err
 		}
-	})
+		found(&probes[ord], idOf(enrollment), idOf(instance))
+		return nil
+	}, bind(probes, probeColumn))
+}
+
+func probeColumn(c sqlite3.Context, p *store.Probe, col int) {
+	switch col {
+	case 0:
+		c.ResultInt(p.Ord)
+	case 1:
+		c.ResultInt64(p.Tenant())
+	case 2:
+		h := p.Hash()
+		c.ResultBlob(h[:])
+	case 3:
+		h := p.Address()
+		c.ResultBlob(h[:])
+	case 4:
+		id := p.Enrollment()
+		c.ResultBlob(id[:])
+	}
 }

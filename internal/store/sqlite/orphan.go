@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -27,8 +26,9 @@ func share(r event.Route) int {
 
 // Claim takes at most n due orphans under a lease: weighted over the routes
 // and in turn over the tenants, the longest due first. A lease that runs out
-// makes them claimable again and is not an attempt.
-func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error) {
+// makes them claimable again and is not an attempt. Only what has been visible
+// for at least overdue is taken: beside another queue that leaves it room.
+func (s *Store) Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error) {
 	claim := store.Claim{Token: s.tokens.Add(1)}
 	err := s.write(ctx, bulk, "claim orphans", func(t *tx) error {
 		claim.Events = claim.Events[:0]
@@ -46,7 +46,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Cl
 				if want <= 0 {
 					break
 				}
-				if err := t.claimRoute(&claim, r, want, lease); err != nil {
+				if err := t.claimRoute(&claim, r, want, lease, overdue); err != nil {
 					return err
 				}
 			}
@@ -56,7 +56,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration) (store.Cl
 	return claim, err
 }
 
-func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease time.Duration) error {
+func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease, overdue time.Duration) error {
 	// Each tenant offers its longest due; row_number deals them out in turn.
 	return t.query(`UPDATE orphan SET visible_at = ?4, token = ?5 WHERE event_seq IN (
 			SELECT event_seq FROM (
@@ -71,7 +71,7 @@ func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease time.
 		}
 		claim.Events = append(claim.Events, c)
 		return nil
-	}, string(r), us(t.now), want, us(t.now.Add(lease)), claim.Token)
+	}, string(r), us(t.now.Add(-overdue)), want, us(t.now.Add(lease)), claim.Token)
 }
 
 // Retry runs claimed orphans through the processor: those whose enrollment is
@@ -80,7 +80,7 @@ func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease time.
 func (s *Store) Retry(ctx context.Context, claim store.Claim) ([]store.Result, error) {
 	var results []store.Result
 	err := s.write(ctx, bulk, "retry orphans", func(t *tx) error {
-		works, err := t.load(seqsOf(claim.Events), byRetry)
+		works, err := t.load(seqsOf(claim.Events), store.ByRetry)
 		if err != nil {
 			return err
 		}
@@ -90,27 +90,17 @@ func (s *Store) Retry(ctx context.Context, claim store.Claim) ([]store.Result, e
 		}
 		kept := works[:0]
 		for _, w := range works {
-			if h, ok := held[w.seq]; ok && w.from == event.Orphaned {
-				w.attempts, w.failures = h.attempts, h.failures
+			if h, ok := held[w.Seq]; ok && w.From == event.Orphaned {
+				w.Attempts, w.Failures = h.attempts, h.failures
 				kept = append(kept, w)
 			}
 		}
 		if err := t.process(kept); err != nil {
 			return err
 		}
-		results = make([]store.Result, len(kept))
-		moments := make([]moment, 0, len(kept))
-		for i, w := range kept {
-			results[i] = w.result
-			detail := fmt.Sprintf("attempt %d of %d: ", w.attempts+1, s.attemptLimit())
-			if w.to == event.Applied {
-				detail += "the enrollment was found"
-			} else {
-				detail += w.decision.Reason + ", " + w.decision.Detail
-			}
-			moments = append(moments, moment{w.ev.Tenant, w.seq, t.now, "attempt", detail})
-		}
-		return t.remember(moments)
+		var entries []store.Entry
+		results, entries = t.rules().Tried(kept)
+		return t.Remember(entries)
 	})
 	return results, err
 }
@@ -125,18 +115,18 @@ func (t *tx) held(claim store.Claim) (map[int64]heldOrphan, error) {
 	}
 	held := make(map[int64]heldOrphan, len(seen))
 	err := t.query(`SELECT o.event_seq, o.attempts, o.failures FROM b_seq(?1) b
-		CROSS JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND o.token = ?2 AND o.due_at <= ?3`,
+		CROSS JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND (o.token = ?2 OR ?4) AND o.due_at <= ?3`,
 		func(sc scanner) error {
 			var seq int64
 			var h heldOrphan
 			if err := sc.Scan(&seq, &h.attempts, &h.failures); err != nil {
 				return err
 			}
-			if seen[seq] == h.attempts {
+			if claim.External || seen[seq] == h.attempts {
 				held[seq] = h
 			}
 			return nil
-		}, bind(claim.Events, claimedColumn), claim.Token, us(t.now))
+		}, bind(claim.Events, claimedColumn), claim.Token, us(t.now), claim.External)
 	return held, err
 }
 
@@ -163,7 +153,7 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 	const poisonAfter = 3
 	var results []store.Result
 	err := s.write(ctx, bulk, "note failed orphan", func(t *tx) error {
-		works, err := t.load(seqsOf(claim.Events), byRetry)
+		works, err := t.load(seqsOf(claim.Events), store.ByRetry)
 		if err != nil {
 			return err
 		}
@@ -172,21 +162,22 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 			return err
 		}
 		for _, w := range works {
-			h, ok := held[w.seq]
+			h, ok := held[w.Seq]
 			if !ok {
 				continue
 			}
-			w.attempts = h.attempts
+			w.Attempts = h.attempts
 			if h.failures+1 >= poisonAfter {
-				w.bury, w.buryDetail = store.ReasonPoison, detail
-				if err := t.process([]*work{w}); err != nil {
+				w.Bury, w.BuryDetail = store.ReasonPoison, detail
+				if err := t.process([]*store.Work{w}); err != nil {
 					return err
 				}
-				results = append(results, w.result)
+				w.Result.Seq = w.Seq
+				results = append(results, w.Result)
 				continue
 			}
-			if _, err := t.exec(`UPDATE orphan SET failures = failures + 1, token = 0, visible_at = ?2 WHERE event_seq = ?1 AND token = ?3`,
-				w.seq, us(t.now.Add(time.Minute)), claim.Token); err != nil {
+			if _, err := t.exec(`UPDATE orphan SET failures = failures + 1, token = 0, visible_at = ?2 WHERE event_seq = ?1 AND (token = ?3 OR ?4)`,
+				w.Seq, us(t.now.Add(time.Minute)), claim.Token, claim.External); err != nil {
 				return err
 			}
 		}
@@ -195,9 +186,10 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 	return results, err
 }
 
-// Release gives a claim back: due now, no attempt spent.
+// Release gives a claim back: due now, no attempt spent. An external claim is
+// not the store's to give back.
 func (s *Store) Release(ctx context.Context, claim store.Claim) error {
-	if len(claim.Events) == 0 {
+	if len(claim.Events) == 0 || claim.External {
 		return nil
 	}
 	return s.write(ctx, bulk, "release orphans", func(t *tx) error {
@@ -227,6 +219,23 @@ func (s *Store) NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 		}
 	}
 	return at(first), first != 0, nil
+}
+
+// Orphans pages through what waits, by number from the one after: what a queue
+// beside the database is rebuilt from.
+func (s *Store) Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error) {
+	now := us(s.opt.Now())
+	var all []store.Parked
+	err := s.read(ctx, "read orphans", `SELECT event_seq, tenant_id, route, due_at FROM orphan WHERE event_seq > ?1 ORDER BY event_seq LIMIT ?2`,
+		func(sc scanner) error {
+			var p store.Parked
+			var due int64
+			err := sc.Scan(&p.Seq, &p.Tenant, &p.Route, &due)
+			p.Delay = time.Duration(max(0, due-now)) * time.Microsecond
+			all = append(all, p)
+			return err
+		}, after, n)
+	return all, err
 }
 
 // QueueStats are the depths by route. It counts index entries: for scrapes
@@ -323,7 +332,7 @@ func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
 	if len(seqs) == 0 {
 		return 0, nil
 	}
-	works, err := t.load(seqs, byAdoption)
+	works, err := t.load(seqs, store.ByAdoption)
 	if err != nil || len(works) == 0 {
 		return 0, err
 	}
@@ -346,9 +355,9 @@ func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
 	}
 	n := 0
 	for _, w := range works {
-		if w.changed && w.to == event.Applied {
+		if w.Changed && w.To == event.Applied {
 			n++
-			t.adopted = append(t.adopted, w.result)
+			t.adopted = append(t.adopted, w.Result)
 		}
 	}
 	return n, nil
@@ -403,8 +412,8 @@ func tenantSeqColumn(c sqlite3.Context, s *tenantSeq, col int) {
 
 // load reads stored events that wait (orphaned, or dead and not set aside by
 // a person) for the processor.
-func (t *tx) load(seqs []tenantSeq, by string) ([]*work, error) {
-	works := make([]*work, 0, len(seqs))
+func (t *tx) load(seqs []tenantSeq, by string) ([]*store.Work, error) {
+	works := make([]*store.Work, 0, len(seqs))
 	err := t.query(`SELECT `+lightColumns+` FROM b_seq(?1) b
 		CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id
 		WHERE e.state = 'orphaned' OR (e.state = 'dead'
@@ -414,12 +423,8 @@ func (t *tx) load(seqs []tenantSeq, by string) ([]*work, error) {
 			if err := scanEvent(sc, &r); err != nil {
 				return err
 			}
-			works = append(works, workOf(&r, by))
+			works = append(works, store.WorkOf(&r, by))
 			return nil
 		}, bind(seqs, tenantSeqColumn))
 	return works, err
-}
-
-func workOf(r *store.Record, by string) *work {
-	return &work{ev: &r.Event, seq: r.Seq, from: r.State, by: by, parkedAt: r.ParkedAt, reason: r.Reason}
 }

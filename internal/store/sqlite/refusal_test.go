@@ -329,7 +329,7 @@ func TestLockedDatabaseRunsIntoTheDeadline(t *testing.T) {
 	w := storetest.New(t, open)
 	res := w.Send(event.Opened, storetest.Address("ada@example.com"))
 	w.Clock.Advance(3 * time.Second)
-	claim, err := w.Claim(t.Context(), 50, time.Minute)
+	claim, err := w.Claim(t.Context(), 50, time.Minute, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,9 @@ type Options struct {
 	// Adopted is told, after the commit, which waiting events an adoption has
 	// applied. May be nil.
 	Adopted func([]store.Result)
+	// Parked is told, after the commit, which events have come to wait and for
+	// how long, so that a queue beside the database can hold them too. May be nil.
+	Parked func([]store.Parked)
 	// Serve takes the right to be the one process that serves the database.
 	Serve bool
 	// Generation is how many events make a generation of the index; 0 takes
@@ -236,6 +239,7 @@ type tx struct {
 	ctx       context.Context //nolint:containedctx // lives as long as the transaction it bounds
 	now       time.Time
 	adopted   []store.Result // events that adoption applied, for the metrics
+	parked    []store.Parked // events that came to wait
 	after     []func()       // what is true once the transaction is committed
 	either    []func()       // what may be done whether or not the commit went through
 	changed   bool           // it wrote something
@@ -302,6 +306,9 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 	if s.opt.Adopted != nil && len(t.adopted) > 0 {
 		s.opt.Adopted(t.adopted)
 	}
+	if s.opt.Parked != nil && len(t.parked) > 0 {
+		s.opt.Parked(t.parked)
+	}
 	return nil
 }
 
@@ -311,10 +318,10 @@ func (t *tx) within(fn func() error) error {
 	if _, err := t.exec("SAVEPOINT part"); err != nil {
 		return err
 	}
-	after, either := len(t.after), len(t.either)
+	after, either, parked := len(t.after), len(t.either), len(t.parked)
 	err := fn()
 	if err != nil {
-		t.after, t.either = t.after[:after], t.either[:either]
+		t.after, t.either, t.parked = t.after[:after], t.either[:either], t.parked[:parked]
 		if _, rerr := t.exec("ROLLBACK TO part"); rerr != nil {
 			return errors.Join(err, rerr)
 		}

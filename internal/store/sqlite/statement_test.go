@@ -13,38 +13,6 @@ import (
 	"tallyhook/internal/store/storetest"
 )
 
-// mix makes a batch of n events of every kind there is: applied by each rank,
-// orphaned, duplicate, suppressing, ignored, of two tenants and a source.
-func mix(w *storetest.World, other int64, source uuid.UUID, round, n int) []event.Event {
-	batch := make([]event.Event, n)
-	for i := range batch {
-		opts := []storetest.Option{storetest.Address(fmt.Sprintf("p%d@example.com", i%5))}
-		typ := event.Opened
-		switch i % 10 {
-		case 1:
-			typ = event.Unsubscribed
-		case 2:
-			opts = append(opts, storetest.Message("m"))
-		case 3:
-			opts = []storetest.Option{storetest.Lead(fmt.Sprintf("unknown %d %d", round, i))}
-		case 4:
-			opts = append(opts, storetest.ID(fmt.Sprint("the same in round ", round)))
-		case 5:
-			opts = append(opts, storetest.For(other))
-		case 6:
-			opts = append(opts, func(e *event.Event) { e.SourceID, e.Scope = source, source.String() })
-		case 7:
-			opts = append(opts, storetest.InCampaign("cam"))
-		case 8:
-			opts = append(opts, func(e *event.Event) { e.Control, e.Kind, e.Type, e.Channel = true, "note", "", "" })
-		case 9:
-			opts = append(opts, storetest.Of(uuid.Must(uuid.NewV7())))
-		}
-		batch[i] = w.Event(typ, opts...)
-	}
-	return batch
-}
-
 // TestConstantStatements holds the number of statements against the size of
 // the batch: it must not grow.
 func TestConstantStatements(t *testing.T) {
@@ -66,8 +34,8 @@ func TestConstantStatements(t *testing.T) {
 	round := 0
 	commit := func(n int) int64 {
 		round += 2
-		w.Put(mix(w, other.ID, source.ID, round, 10)...)
-		batch := mix(w, other.ID, source.ID, round, n)
+		w.Put(w.Mix(other.ID, source.ID, round, 10)...)
+		batch := w.Mix(other.ID, source.ID, round, n)
 		return statements(t, w, func() { w.Put(batch...) })
 	}
 	small, large := commit(20), commit(500)
@@ -78,7 +46,7 @@ func TestConstantStatements(t *testing.T) {
 		w.Spend()
 		w.Flood(n, storetest.Lead("nobody"))
 		w.Clock.Advance(3 * time.Second)
-		claim, err := w.Claim(t.Context(), n, time.Minute)
+		claim, err := w.Claim(t.Context(), n, time.Minute, 0)
 		if err != nil || len(claim.Events) != n {
 			t.Fatalf("claimed %d of %d, %v", len(claim.Events), n, err)
 		}

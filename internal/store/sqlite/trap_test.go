@@ -65,7 +65,7 @@ func TestTrapBurialAgainstEnrollmentAtOnce(t *testing.T) {
 			w.Due()
 		}
 		w.Clock.Advance(time.Minute)
-		claim, err := w.Claim(t.Context(), 50, time.Minute)
+		claim, err := w.Claim(t.Context(), 50, time.Minute, 0)
 		if err != nil || len(claim.Events) != 1 {
 			t.Fatalf("claimed %d, %v", len(claim.Events), err)
 		}
@@ -291,7 +291,7 @@ func TestTrapLastAttemptClaimedByTwoAtOnce(t *testing.T) {
 		}
 		w.Clock.Advance(time.Minute)
 		claim := func() store.Claim {
-			c, err := w.Claim(t.Context(), 50, time.Second)
+			c, err := w.Claim(t.Context(), 50, time.Second, 0)
 			if err != nil || len(c.Events) != 1 {
 				t.Fatalf("claimed %d, %v", len(c.Events), err)
 			}
@@ -323,7 +323,7 @@ func TestTrapLeasesThatRanOutDuringAnOutage(t *testing.T) {
 	w.Clock.Advance(time.Minute)
 	var held []store.Claim
 	for range 3 {
-		c, err := w.Claim(t.Context(), 50, 15*time.Second)
+		c, err := w.Claim(t.Context(), 50, 15*time.Second, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,8 @@ func accesses() group {
 		"KeysAreCountedWhileTheyAct": keyCounts,
 		"SourcesReadBack":            sources,
 		"DeletedSourcesStayReadable": deletedSources,
+		"AllKeysOfAllTenants":        allKeys,
+		"AllSourcesOfAllTenants":     allSources,
 		"Settings":                   settings,
 	}}
 }
@@ -132,6 +134,75 @@ func deletedSources(w *World) {
 		w.must(err)
 		Same(w.T, "deleted", got.DeletedAt, at)
 	}
+}
+
+func allKeys(w *World) {
+	other, err := w.CreateTenant(w.Ctx(), "other")
+	w.must(err)
+	var want []uuid.UUID
+	for n := range byte(5) {
+		k := w.key(n+1, "events:write")
+		if n%2 == 1 {
+			k.Tenant = other.ID
+		}
+		if n == 4 {
+			k.ExpiresAt = w.Clock.Now() // an expired one is listed: it is not revoked
+		}
+		w.must(w.CreateKey(w.Ctx(), k))
+		if n == 2 {
+			w.must(w.RevokeKey(w.Ctx(), k.Tenant, k.ID, w.Clock.Now()))
+			continue
+		}
+		want = append(want, k.ID)
+		if n == 0 {
+			rows, _, err := w.AllKeys(w.Ctx(), 0, 1)
+			w.must(err)
+			Same(w.T, "key", rows[0], k)
+		}
+	}
+	var got []uuid.UUID
+	for after := int64(-1); after != 0; {
+		rows, next, err := w.AllKeys(w.Ctx(), max(after, 0), 2)
+		w.must(err)
+		for _, k := range rows {
+			got = append(got, k.ID)
+		}
+		after = next
+	}
+	Same(w.T, "keys, oldest first", got, want)
+}
+
+func allSources(w *World) {
+	other, err := w.CreateTenant(w.Ctx(), "other")
+	w.must(err)
+	var want []uuid.UUID
+	for n := range byte(5) {
+		s := w.source(n + 1)
+		if n%2 == 1 {
+			s.Tenant = other.ID
+		}
+		w.must(w.CreateSource(w.Ctx(), s))
+		if n == 2 {
+			w.must(w.DeleteSource(w.Ctx(), s.Tenant, s.ID, w.Clock.Now()))
+			continue
+		}
+		want = append(want, s.ID)
+		if n == 0 {
+			rows, _, err := w.AllSources(w.Ctx(), 0, 1)
+			w.must(err)
+			Same(w.T, "source", rows[0], s)
+		}
+	}
+	var got []uuid.UUID
+	for after := int64(-1); after != 0; {
+		rows, next, err := w.AllSources(w.Ctx(), max(after, 0), 2)
+		w.must(err)
+		for _, s := range rows {
+			got = append(got, s.ID)
+		}
+		after = next
+	}
+	Same(w.T, "sources, oldest first", got, want)
 }
 
 func settings(w *World) {

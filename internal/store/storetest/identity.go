@@ -12,16 +12,17 @@ import (
 
 func identities() group {
 	return group{"Identity", map[string]func(*World){
-		"ResendIsADuplicate":              resend,
-		"DuplicatesWithinABatch":          withinBatch,
-		"OtherTypeSourceOrTenantIsAnew":   otherScope,
-		"WithoutIDFieldsDecide":           fieldsDecide,
-		"OwnIDAgainIsNoDuplicate":         ownID,
-		"OwnIDAgainTellsTodaysState":      ownIDLater,
-		"BatchesOverlapInAnyOrder":        overlap,
-		"DuplicateTellsWhereTheFirstIs":   duplicateOfOrphan,
-		"ResendAcrossMidnightIsDuplicate": acrossMidnight,
-		"SourceCountsWhatItBrought":       sourceCounts,
+		"ARepeatedCommitCountsNoDuplicateTwice": repeatedDuplicate,
+		"ResendIsADuplicate":                    resend,
+		"DuplicatesWithinABatch":                withinBatch,
+		"OtherTypeSourceOrTenantIsAnew":         otherScope,
+		"WithoutIDFieldsDecide":                 fieldsDecide,
+		"OwnIDAgainIsNoDuplicate":               ownID,
+		"OwnIDAgainTellsTodaysState":            ownIDLater,
+		"BatchesOverlapInAnyOrder":              overlap,
+		"DuplicateTellsWhereTheFirstIs":         duplicateOfOrphan,
+		"ResendAcrossMidnightIsDuplicate":       acrossMidnight,
+		"SourceCountsWhatItBrought":             sourceCounts,
 	}}
 }
 
@@ -173,4 +174,30 @@ func sourceCounts(w *World) {
 	if !got.LastReceivedAt.After(b.ReceivedAt) {
 		w.T.Errorf("last received at %v, want after %v", got.LastReceivedAt, b.ReceivedAt)
 	}
+}
+
+// repeatedDuplicate: when nobody heard of a commit, its events are committed
+// again with the same ids, duplicates among them.
+func repeatedDuplicate(w *World) {
+	first := w.Event(event.Opened, ID("1"), Address("ada@example.com"))
+	again, new1 := first, w.Event(event.Opened, ID("2"), Address("ada@example.com"))
+	again.ID = uuid.Must(uuid.NewV7())
+	twin := new1
+	twin.ID = uuid.Must(uuid.NewV7())
+	w.Put(first)
+	for range 3 {
+		res := w.Put(again, new1, twin)
+		Same(w.T, "outcomes", []event.Outcome{res[0].Outcome, res[1].Outcome, res[2].Outcome},
+			[]event.Outcome{event.OutcomeDuplicate, event.OutcomeOrphaned, event.OutcomeDuplicate})
+	}
+	Same(w.T, "duplicates of the first", w.Record(first.ID).Duplicates, int64(1))
+	Same(w.T, "duplicates of the new one", w.Record(new1.ID).Duplicates, int64(1))
+	Same(w.T, "duplicates", w.Account(w.Tenant).Duplicates, int64(2))
+	Same(w.T, "received", w.Account(w.Tenant).Received, int64(4))
+	more, err := w.ForgetDuplicates(w.Ctx(), time.Now().Add(time.Hour), 2)
+	w.must(err)
+	Same(w.T, "more to forget", more, true)
+	more, err = w.ForgetDuplicates(w.Ctx(), time.Now().Add(time.Hour), 2)
+	w.must(err)
+	Same(w.T, "no more to forget", more, false)
 }

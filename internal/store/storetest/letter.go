@@ -150,6 +150,13 @@ func letterBody(w *World) {
 		w.T.Errorf("the letter is %+v", l)
 	}
 	Same(w.T, "ledger", w.Account(w.Tenant), store.Ledger{Tenant: w.Tenant, Undecodable: 1})
+	spooled := body
+	spooled.ID, spooled.Body, spooled.FirstReceivedAt = uuid.Must(uuid.NewV7()), []byte("<"), w.Clock.Now().Add(-time.Hour)
+	_, err = w.CommitBody(w.Ctx(), spooled)
+	w.must(err)
+	l, err = w.Letter(w.Ctx(), w.Tenant, spooled.ID)
+	w.must(err)
+	Same(w.T, "received when it says so", l.FirstReceivedAt, spooled.FirstReceivedAt)
 
 	got, err := w.ReplayLetters(w.Ctx(), w.Tenant, []uuid.UUID{body.ID})
 	w.must(err)

@@ -28,6 +28,7 @@ func matching() group {
 		"AnyStatusMatches":                     anyStatus,
 		"RefsOfOtherProvidersDoNotMatch":       otherProvider,
 		"ControlEventsAreIgnored":              control,
+		"UnmatchedMayBeIgnored":                ignoreUnmatched,
 		"EventOfAnotherTenantsEnrollmentWaits": foreignEnrollment,
 	}}
 }
@@ -170,6 +171,30 @@ func control(w *World) {
 	Same(w.T, "payload", string(r.Payload), string(e.Payload))
 	Same(w.T, "timeline", w.Moments(res.ID), []string{"received", "ignored"})
 	Same(w.T, "ignored", w.Account(w.Tenant).Ignored, 1)
+}
+
+// ignoreUnmatched: where a source says so, an event without an enrollment is
+// ignored for good. What it says of the address counts nevertheless, and what
+// belongs somewhere, or could, is as ever.
+func ignoreUnmatched(w *World) {
+	ignoring := func(e *event.Event) { e.IgnoreUnmatched = true }
+	r := w.Send(event.Unsubscribed, Address("ada@example.com"), ignoring)
+	Same(w.T, "outcome", r.Outcome, event.OutcomeIgnored)
+	Same(w.T, "timeline", w.Moments(r.ID), []string{"received", "ignored"})
+	Same(w.T, "suppressed", w.reason("ada@example.com"), "unsubscribed")
+	ada := w.Person("ada@example.com")
+	Same(w.T, "state after the enrollment", w.Record(r.ID).State, event.Ignored)
+	again := w.Event(event.Opened, Address("nobody@example.com"), ignoring)
+	Same(w.T, "outcome", w.Put(again)[0].Outcome, event.OutcomeIgnored)
+	again.ID = uuid.Must(uuid.NewV7())
+	Same(w.T, "the second time", w.Put(again)[0].Outcome, event.OutcomeDuplicate)
+
+	w.IsApplied(w.Send(event.Opened, Address("ada@example.com"), ignoring).ID, ada)
+	_, other := w.Campaign(w.Tenant, nil)
+	w.Join(other, campaign.Enrollment{Email: "ada@example.com"})
+	w.Waits(w.Send(event.Opened, Address("ada@example.com"), ignoring).ID, store.ReasonAmbiguous)
+	Same(w.T, "ignored", w.Account(w.Tenant).Ignored, 2)
+	w.Balanced()
 }
 
 func foreignEnrollment(w *World) {

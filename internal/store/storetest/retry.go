@@ -63,7 +63,7 @@ func claimBatch(w *World) {
 	w.Clock.Advance(time3)
 	seen := map[int64]bool{}
 	for _, want := range []int{50, 50, 20, 0} {
-		c, err := w.Claim(w.Ctx(), 50, time.Minute)
+		c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 		w.must(err)
 		Same(w.T, "claimed", len(c.Events), want)
 		for _, e := range c.Events {
@@ -90,7 +90,7 @@ func claimWeights(w *World) {
 	w.Flood(100, Lead("l"), typed(event.Replied))
 	w.Clock.Advance(time3)
 	route := func(c store.Claimed) string { return string(c.Route) }
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	n := count(c, route)
 	Same(w.T, "claimed", len(c.Events), 50)
@@ -100,11 +100,11 @@ func claimWeights(w *World) {
 	w.must(w.Release(w.Ctx(), c))
 	// A route that has nothing leaves its share to the others.
 	for range 6 {
-		c, err = w.Claim(w.Ctx(), 50, time.Hour)
+		c, err = w.Claim(w.Ctx(), 50, time.Hour, 0)
 		w.must(err)
 		Same(w.T, "claimed", len(c.Events), 50)
 	}
-	c, err = w.Claim(w.Ctx(), 50, time.Hour)
+	c, err = w.Claim(w.Ctx(), 50, time.Hour, 0)
 	w.must(err)
 	Same(w.T, "left", len(c.Events), 0)
 }
@@ -116,7 +116,7 @@ func claimTurns(w *World) {
 	w.Clock.Advance(time.Second)
 	w.Flood(10, Lead("l"), For(other.ID))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	n := count(c, func(c store.Claimed) string { return fmt.Sprint(c.Tenant) })
 	Same(w.T, "a flood does not hold up another tenant", n[fmt.Sprint(other.ID)], 10)
@@ -126,7 +126,7 @@ func claimTurns(w *World) {
 func leaseRunsOut(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	first, err := w.Claim(w.Ctx(), 50, 15*time.Second)
+	first, err := w.Claim(w.Ctx(), 50, 15*time.Second, 0)
 	w.must(err)
 	Same(w.T, "claimed", len(first.Events), 1)
 	Same(w.T, "claimed twice", len(w.Due()), 0)
@@ -136,7 +136,7 @@ func leaseRunsOut(w *World) {
 		w.T.Errorf("claimable again in %v, want 15 s", d)
 	}
 	w.Clock.Advance(16 * time.Second)
-	second, err := w.Claim(w.Ctx(), 50, 15*time.Second)
+	second, err := w.Claim(w.Ctx(), 50, 15*time.Second, 0)
 	w.must(err)
 	Same(w.T, "claimed again", len(second.Events), 1)
 	Same(w.T, "a lost lease is not an attempt", second.Events[0].Attempts, 0)
@@ -153,7 +153,7 @@ func release(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	before := w.Record(res.ID).NextAttemptAt
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Hour)
+	c, err := w.Claim(w.Ctx(), 50, time.Hour, 0)
 	w.must(err)
 	w.must(w.Release(w.Ctx(), c))
 	r := w.Record(res.ID)
@@ -166,10 +166,10 @@ func release(w *World) {
 func twoClaims(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	first, err := w.Claim(w.Ctx(), 50, time.Second)
+	first, err := w.Claim(w.Ctx(), 50, time.Second, 0)
 	w.must(err)
 	w.Clock.Advance(2 * time.Second)
-	second, err := w.Claim(w.Ctx(), 50, time.Second)
+	second, err := w.Claim(w.Ctx(), 50, time.Second, 0)
 	w.must(err)
 	var spent int
 	for _, c := range []store.Claim{second, first, second, first} {
@@ -245,7 +245,7 @@ func jitter(w *World) {
 	// None is claimed before it is due, so each claim can be retried in full.
 	for range 14 {
 		w.Clock.Advance(5 * time.Second)
-		c, err := w.Claim(w.Ctx(), 1000, time.Hour)
+		c, err := w.Claim(w.Ctx(), 1000, time.Hour, 0)
 		w.must(err)
 		got, err := w.Retry(w.Ctx(), c)
 		w.must(err)
@@ -259,7 +259,7 @@ func jitter(w *World) {
 func outage(w *World) {
 	res := w.Send(event.Opened, Address("ada@example.com"))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	gone, cancel := context.WithDeadline(w.Ctx(), time.Now().Add(-time.Second))
 	defer cancel()
@@ -280,7 +280,7 @@ func poison(w *World) {
 	res := w.Send(event.Opened, Address("ada@example.com"))
 	for n := range 3 {
 		w.Clock.Advance(2 * time.Minute)
-		c, err := w.Claim(w.Ctx(), 50, time.Minute)
+		c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 		w.must(err)
 		Same(w.T, "claimed", len(c.Events), 1)
 		got, err := w.Failed(w.Ctx(), c, "the database refuses it")
@@ -309,7 +309,7 @@ func poison(w *World) {
 func adoptedMeanwhile(w *World) {
 	a, b := w.Send(event.Opened, Address("ada@example.com")), w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	Same(w.T, "claimed", len(c.Events), 2)
 	ada := w.Person("ada@example.com")
@@ -335,7 +335,7 @@ func depths(w *World) {
 	check(event.RouteUrgent, store.RouteStats{Depth: 3, OldestAt: oldest})
 	check(event.RouteStandard, store.RouteStats{})
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 2, time.Minute)
+	c, err := w.Claim(w.Ctx(), 2, time.Minute, 0)
 	w.must(err)
 	Same(w.T, "claimed", len(c.Events), 2)
 	all, err := w.QueueStats(w.Ctx())
@@ -381,7 +381,7 @@ func manyAsk(w *World) {
 func staleClaims(w *World) {
 	res := w.Send(event.Opened, Lead("l"))
 	w.Clock.Advance(time3)
-	c, err := w.Claim(w.Ctx(), 50, time.Minute)
+	c, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 	w.must(err)
 	w.must(w.Release(w.Ctx(), c))
 	for name, claim := range map[string]store.Claim{

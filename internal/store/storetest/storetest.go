@@ -42,14 +42,16 @@ type Events interface {
 	Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]store.Moment, error)
 	Assign(ctx context.Context, tenant int64, eventID, enrollment uuid.UUID, actor string) (store.Result, error)
 	IndexNext(ctx context.Context, n int) (more bool, err error)
+	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
 }
 
 // Queue is the retry schedule and the processor behind it.
 type Queue interface {
-	Claim(ctx context.Context, n int, lease time.Duration) (store.Claim, error)
+	Claim(ctx context.Context, n int, lease, overdue time.Duration) (store.Claim, error)
 	Retry(ctx context.Context, claim store.Claim) ([]store.Result, error)
 	Failed(ctx context.Context, claim store.Claim, detail string) ([]store.Result, error)
 	Release(ctx context.Context, claim store.Claim) error
+	Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error)
 	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 	AdoptNext(ctx context.Context, n int) (more bool, err error)
 	QueueStats(ctx context.Context) (map[event.Route]store.RouteStats, error)
@@ -102,6 +104,7 @@ type Access interface {
 	CreateKey(ctx context.Context, k store.Key) error
 	KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 	Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error)
+	AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error)
 	RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 	CountKeys(ctx context.Context) (int64, error)
 	TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error
@@ -111,6 +114,7 @@ type Access interface {
 	SourceByID(ctx context.Context, id uuid.UUID) (store.Source, error)
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
+	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
 	UpdateSource(ctx context.Context, s store.Source) error
 	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 
@@ -133,6 +137,7 @@ type Options struct {
 	Now       func() time.Time
 	Delay     func(n int) (time.Duration, bool)
 	Adopted   func([]store.Result)
+	Parked    func([]store.Parked)
 	// Generation is how many events a store that indexes behind gathers before
 	// it does; 0 takes its default.
 	Generation int
@@ -151,7 +156,7 @@ type group struct {
 func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for _, g := range []group{
-		matching(), identities(), life(), retries(), adoptions(), deadLetters(), suppressions(),
+		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
 	} {
 		t.Run(g.name, func(t *testing.T) {

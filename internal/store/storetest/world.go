@@ -310,7 +310,7 @@ func (w *World) Due() []store.Result {
 	w.T.Helper()
 	var all []store.Result
 	for {
-		claim, err := w.Claim(w.Ctx(), 50, time.Minute)
+		claim, err := w.Claim(w.Ctx(), 50, time.Minute, 0)
 		w.must(err)
 		if len(claim.Events) == 0 {
 			return all

@@ -1,0 +1,258 @@
+package postgres
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
+)
+
+const keyRowColumns = `seq, id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at`
+
+func scanKey(sc scanner, k *store.Key) (seq int64, err error) {
+	var id, hash []byte
+	var scopes string
+	var created, expires, used, revoked int64
+	if err := sc.Scan(&seq, &id, &k.Tenant, &k.Name, &hash, &k.Prefix, &scopes, &created, &expires, &used, &revoked); err != nil {
+		return 0, err
+	}
+	copy(k.Hash[:], hash)
+	k.ID, k.Scopes = idOf(id), strings.Fields(scopes)
+	k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt = at(created), at(expires), at(used), at(revoked)
+	return seq, nil
+}
+
+// CreateKey stores an API key.
+func (s *Store) CreateKey(ctx context.Context, k store.Key) error {
+	return s.write(ctx, "create key", func(t *tx) error {
+		_, err := t.exec(`INSERT INTO api_key (id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0)`,
+			k.ID[:], k.Tenant, k.Name, k.Hash[:], k.Prefix, strings.Join(k.Scopes, " "), us(k.CreatedAt), us(k.ExpiresAt))
+		return err
+	})
+}
+
+// KeyByHash finds a key by the SHA-256 of its text; revoked ones too.
+func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error) {
+	var k store.Key
+	found := false
+	err := s.read(ctx, "find key", `SELECT `+keyRowColumns+` FROM api_key WHERE hash = $1`, func(sc scanner) error {
+		found = true
+		_, err := scanKey(sc, &k)
+		return err
+	}, hash[:])
+	if err == nil && !found {
+		err = fault.New(fault.NotFound, "there is no such key")
+	}
+	return k, err
+}
+
+// Keys lists a tenant's keys, newest first.
+func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error) {
+	var rows []store.Key
+	var seqs []int64
+	err := s.read(ctx, "list keys", `SELECT `+keyRowColumns+` FROM api_key WHERE tenant_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`,
+		func(sc scanner) error {
+			var k store.Key
+			seq, err := scanKey(sc, &k)
+			rows, seqs = append(rows, k), append(seqs, seq)
+			return err
+		}, tenant, before(p), p.Limit+1)
+	rows, next := page(rows, seqs, p.Limit)
+	return rows, next, err
+}
+
+// AllKeys lists the keys of all tenants that are not revoked, oldest first:
+// at most n of those after a row number, and the number to go on after; 0 when
+// there are no more.
+func (s *Store) AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error) {
+	var rows []store.Key
+	var seqs []int64
+	err := s.read(ctx, "list all keys", `SELECT `+keyRowColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
+		func(sc scanner) error {
+			var k store.Key
+			seq, err := scanKey(sc, &k)
+			rows, seqs = append(rows, k), append(seqs, seq)
+			return err
+		}, after, n+1)
+	rows, next := page(rows, seqs, n)
+	return rows, next, err
+}
+
+// RevokeKey ends a key.
+func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
+	return s.write(ctx, "revoke key", func(t *tx) error {
+		n, err := t.exec(`UPDATE api_key SET revoked_at = $3 WHERE id = $1 AND tenant_id = $2 AND revoked_at = 0`, id[:], tenant, us(when))
+		if err == nil && n == 0 {
+			err = fault.New(fault.NotFound, "there is no live key %s", id)
+		}
+		return err
+	})
+}
+
+// CountKeys counts the admin keys that are neither revoked nor expired.
+func (s *Store) CountKeys(ctx context.Context) (int64, error) {
+	var n int64
+	err := s.read(ctx, "count keys", `SELECT count(*) FROM api_key WHERE revoked_at = 0 AND (expires_at = 0 OR expires_at > $1)
+		AND ' ' || scopes || ' ' LIKE '% admin %'`, func(sc scanner) error { return sc.Scan(&n) }, us(s.opt.Now()))
+	return n, err
+}
+
+// TouchKeys notes when keys were last used.
+func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error {
+	ids, times := make([][]byte, 0, len(used)), make([]int64, 0, len(used))
+	for id, when := range used {
+		ids, times = append(ids, id[:]), append(times, us(when))
+	}
+	return s.write(ctx, "touch keys", func(t *tx) error {
+		_, err := t.exec(`UPDATE api_key SET last_used_at = u.at FROM unnest($1::bytea[], $2::bigint[]) u (id, at)
+			WHERE api_key.id = u.id AND api_key.last_used_at < u.at`, ids, times)
+		return err
+	})
+}
+
+// Each writer of events counts for itself what a source brought.
+const sourceColumns = `seq, id, tenant_id, provider, name, token_hash, sealed, created_at, updated_at, deleted_at,
+	coalesce((SELECT sum(c.received) FROM source_count c WHERE c.source_id = source.id AND c.tenant_id = source.tenant_id), 0)::bigint,
+	coalesce((SELECT max(c.last_received_at) FROM source_count c WHERE c.source_id = source.id AND c.tenant_id = source.tenant_id), 0)`
+
+func scanSource(sc scanner, r *store.Source) (seq int64, err error) {
+	var id, hash []byte
+	var created, updated, deleted, last int64
+	if err := sc.Scan(&seq, &id, &r.Tenant, &r.Provider, &r.Name, &hash, &r.Sealed, &created, &updated, &deleted, &r.Received, &last); err != nil {
+		return 0, err
+	}
+	copy(r.TokenHash[:], hash)
+	r.ID, r.CreatedAt, r.UpdatedAt, r.DeletedAt, r.LastReceivedAt = idOf(id), at(created), at(updated), at(deleted), at(last)
+	return seq, nil
+}
+
+// CreateSource stores a source.
+func (s *Store) CreateSource(ctx context.Context, r store.Source) error {
+	return s.write(ctx, "create source", func(t *tx) error {
+		_, err := t.exec(`INSERT INTO source (id, tenant_id, provider, name, token_hash, sealed, created_at, updated_at, deleted_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0)`, r.ID[:], r.Tenant, r.Provider, r.Name, r.TokenHash[:], r.Sealed, us(r.CreatedAt))
+		return err
+	})
+}
+
+func (s *Store) source(ctx context.Context, where string, args ...any) (store.Source, error) {
+	var r store.Source
+	found := false
+	err := s.read(ctx, "find source", `SELECT `+sourceColumns+` FROM source WHERE `+where, func(sc scanner) error {
+		found = true
+		_, err := scanSource(sc, &r)
+		return err
+	}, args...)
+	if err == nil && !found {
+		err = fault.New(fault.NotFound, "there is no such source")
+	}
+	return r, err
+}
+
+// SourceByToken finds a source by the SHA-256 of its URL's token; deleted ones too.
+func (s *Store) SourceByToken(ctx context.Context, hash [32]byte) (store.Source, error) {
+	return s.source(ctx, "token_hash = $1", hash[:])
+}
+
+// SourceByID finds a source of any tenant; deleted ones too.
+func (s *Store) SourceByID(ctx context.Context, id uuid.UUID) (store.Source, error) {
+	return s.source(ctx, "id = $1", id[:])
+}
+
+// Source reads one source of a tenant that is not deleted.
+func (s *Store) Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error) {
+	return s.source(ctx, "id = $1 AND tenant_id = $2 AND deleted_at = 0", id[:], tenant)
+}
+
+// Sources lists a tenant's sources that are not deleted, newest first.
+func (s *Store) Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error) {
+	var rows []store.Source
+	var seqs []int64
+	err := s.read(ctx, "list sources", `SELECT `+sourceColumns+` FROM source
+		WHERE tenant_id = $1 AND deleted_at = 0 AND seq < $2 ORDER BY seq DESC LIMIT $3`, func(sc scanner) error {
+		var r store.Source
+		seq, err := scanSource(sc, &r)
+		rows, seqs = append(rows, r), append(seqs, seq)
+		return err
+	}, tenant, before(p), p.Limit+1)
+	rows, next := page(rows, seqs, p.Limit)
+	return rows, next, err
+}
+
+// AllSources lists the sources of all tenants that are not deleted, oldest
+// first, in the way of AllKeys.
+func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error) {
+	var rows []store.Source
+	var seqs []int64
+	err := s.read(ctx, "list all sources", `SELECT `+sourceColumns+` FROM source WHERE deleted_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
+		func(sc scanner) error {
+			var r store.Source
+			seq, err := scanSource(sc, &r)
+			rows, seqs = append(rows, r), append(seqs, seq)
+			return err
+		}, after, n+1)
+	rows, next := page(rows, seqs, n)
+	return rows, next, err
+}
+
+// UpdateSource stores a source's name and sealed part anew.
+func (s *Store) UpdateSource(ctx context.Context, r store.Source) error {
+	return s.write(ctx, "change source", func(t *tx) error {
+		n, err := t.exec(`UPDATE source SET name = $3, sealed = $4, token_hash = $5, updated_at = $6 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`,
+			r.ID[:], r.Tenant, r.Name, r.Sealed, r.TokenHash[:], us(t.now))
+		if err == nil && n == 0 {
+			err = fault.New(fault.NotFound, "there is no source %s", r.ID)
+		}
+		return err
+	})
+}
+
+// DeleteSource hides a source; its events stay.
+func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
+	return s.write(ctx, "delete source", func(t *tx) error {
+		n, err := t.exec(`UPDATE source SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`, id[:], tenant, us(when))
+		if err == nil && n == 0 {
+			err = fault.New(fault.NotFound, "there is no source %s", id)
+		}
+		return err
+	})
+}
+
+// Setting reads a value that the server keeps for itself.
+func (s *Store) Setting(ctx context.Context, name string) ([]byte, error) {
+	var v []byte
+	found := false
+	err := s.read(ctx, "read setting", `SELECT value FROM setting WHERE name = $1`, func(sc scanner) error {
+		found = true
+		return sc.Scan(&v)
+	}, name)
+	if err == nil && !found {
+		err = fault.New(fault.NotFound, "there is no setting %s", name)
+	}
+	return v, err
+}
+
+// PutSetting stores a value that the server keeps for itself.
+func (s *Store) PutSetting(ctx context.Context, name string, value []byte) error {
+	return s.write(ctx, "write setting", func(t *tx) error {
+		_, err := t.exec(`INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+		return err
+	})
+}
+
+// audit writes a line of the audit log.
+func (t *tx) audit(a store.Audit) error {
+	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)`,
+		a.Tenant, us(a.At), a.Actor, a.Action, a.Subject, a.Detail)
+	return err
+}
+
+// Audit writes a line of the audit log in a transaction of its own.
+func (s *Store) Audit(ctx context.Context, a store.Audit) error {
+	return s.write(ctx, "write audit log", func(t *tx) error { return t.audit(a) })
+}

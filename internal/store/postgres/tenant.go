@@ -1,0 +1,23 @@
+package postgres
+
+import (
+	"context"
+
+	"tallyhook/internal/fault"
+	"tallyhook/internal/store"
+)
+
+// CreateTenant makes a tenant; a Conflict when the name is taken.
+func (s *Store) CreateTenant(ctx context.Context, name string) (store.Tenant, error) {
+	n := store.Tenant{UID: newID(), Name: name}
+	err := s.write(ctx, "create tenant", func(t *tx) error {
+		n.CreatedAt = t.now
+		made, err := t.one(`INSERT INTO tenant (uid, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING RETURNING id`,
+			[]any{n.UID[:], name, us(t.now)}, &n.ID)
+		if err == nil && !made {
+			err = fault.New(fault.Conflict, "there is a tenant %q already", name)
+		}
+		return err
+	})
+	return n, err
+}
