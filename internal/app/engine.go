@@ -129,27 +129,12 @@ func redacted(text string) string {
 	return u.Redacted()
 }
 
-// Migration is one step of the schema.
-type Migration struct {
-	Version   int64
-	AppliedAt time.Time // zero: pending
-}
-
 // migrations lists the steps of the schema; it changes nothing.
-func migrations(ctx context.Context, cfg config.Config) ([]Migration, error) {
-	var all []Migration
+func migrations(ctx context.Context, cfg config.Config) ([]store.Migration, error) {
 	if cfg.Postgres() {
-		steps, err := postgres.Migrations(ctx, cfg.DatabaseURL.Reveal())
-		for _, s := range steps {
-			all = append(all, Migration(s))
-		}
-		return all, err
+		return postgres.Migrations(ctx, cfg.DatabaseURL.Reveal())
 	}
-	steps, err := sqlite.Migrations(ctx, cfg.SQLitePath())
-	for _, s := range steps {
-		all = append(all, Migration(s))
-	}
-	return all, err
+	return sqlite.Migrations(ctx, cfg.SQLitePath())
 }
 
 // missing is set when there is no database to look at yet.

@@ -7,11 +7,12 @@ import (
 	"log/slog"
 
 	"tallyhook/internal/config"
+	"tallyhook/internal/store"
 )
 
 // Migrate lists the steps of the schema, after applying what is pending when
 // up is set.
-func Migrate(ctx context.Context, cfg config.Config, up bool) ([]Migration, error) {
+func Migrate(ctx context.Context, cfg config.Config, up bool) ([]store.Migration, error) {
 	if up {
 		st, err := openEngine(ctx, cfg, false, hooks{})
 		if err != nil {

@@ -45,6 +45,7 @@ func mayImport() []rule {
 		fault, guard, event, campaign = "internal/fault", "internal/guard", "internal/event", "internal/campaign"
 		config, telemetry, provider   = "internal/config", "internal/telemetry", "internal/provider"
 		store, limit                  = "internal/store", "internal/limit"
+		row                           = "internal/store/row"
 		access, ingest, orphan        = "internal/access", "internal/ingest", "internal/orphan"
 		deadletter, report            = "internal/deadletter", "internal/report"
 		yardstick                     = "internal/store/yardstick"
@@ -64,9 +65,10 @@ func mayImport() []rule {
 
 		// What every store speaks, and the stores.
 		{store, kindCore, []string{fault, event, campaign, uuid}},
-		{"internal/store/sqlite", kindAdapter, []string{fault, event, campaign, store, uuid, json, jsontext, sqlite, goose}},
-		{"internal/store/spool", kindAdapter, []string{fault, event, store, uuid, sqlite}},
-		{"internal/store/postgres", kindAdapter, []string{fault, event, campaign, store, uuid, json, pgx, goose}},
+		{row, kindAdapter, []string{fault, event, campaign, store, uuid, json}},
+		{"internal/store/sqlite", kindAdapter, []string{fault, event, campaign, store, row, uuid, json, jsontext, sqlite, goose}},
+		{"internal/store/spool", kindAdapter, []string{fault, event, store, row, uuid, sqlite}},
+		{"internal/store/postgres", kindAdapter, []string{fault, event, campaign, store, row, uuid, json, pgx, goose}},
 		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp, rapid}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
 		{"internal/redisq", kindAdapter, []string{fault, event, store, rueidis}},

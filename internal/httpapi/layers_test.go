@@ -143,11 +143,12 @@ func TestLogTellsNoSecrets(t *testing.T) {
 	a.call("POST", "/webhooks/SECRETTOKEN?q=SECRETQUERY", `{"body":"SECRETBODY"}`)
 	a.call("GET", "/webhooks/SECRETTOKEN", "")
 	a.call("PUT", "/webhooks/SECRETTOKEN", "")
-	a.call("GET", "/api/suppressions/ada%40example.com?q=SECRETQUERY", "")
+	a.call("GET", "/api/suppressions/ursula%40example.com?q=SECRETQUERY", "")
 	a.call("GET", "/api/keys?q=SECRETQUERY", "", "X-API-Key", "SECRETKEY")
 	a.call("POST", "/api/events", `{"event_type":"opened","channel":"email","email":"SECRETBODY@example.com"}`)
 	log := a.log.String()
-	for _, secret := range []string{"SECRETTOKEN", "SECRETQUERY", "SECRETBODY", "SECRETKEY", "ada"} {
+	// None of them can stand in a request id, which is hexadecimal.
+	for _, secret := range []string{"SECRETTOKEN", "SECRETQUERY", "SECRETBODY", "SECRETKEY", "ursula"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log tells %s: %s", secret, log)
 		}

@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"tallyhook/internal/event"
+)
 
 // QueueState is how a queue beside the database stands.
 type QueueState struct {
@@ -19,4 +23,18 @@ type Finding struct {
 	Is     string
 	Want   string
 	Detail string // what may come of it
+}
+
+// Share is how much of a claim each route gets first; what one does not use
+// the others may.
+func Share(r event.Route) int {
+	switch r {
+	case event.RouteUrgent:
+		return 8
+	case event.RouteStandard:
+		return 4
+	case event.RouteBulk:
+		return 1
+	}
+	return 1
 }

@@ -256,6 +256,19 @@ func (l Ledger) Difference() int64 {
 	return l.Received - l.Applied - l.Orphaned - l.Dead - l.Ignored - l.Duplicates - l.Archived
 }
 
+// Off sums up what two accounts of one tenant differ by, and what this one is
+// off by in itself.
+func (l Ledger) Off(r Ledger) int64 {
+	off := int64(0)
+	for _, n := range []int64{
+		l.Difference(), l.Received - r.Received, l.Duplicates - r.Duplicates, l.Applied - r.Applied, l.Orphaned - r.Orphaned,
+		l.Dead - r.Dead, l.Ignored - r.Ignored, l.Undecodable - r.Undecodable,
+	} {
+		off += max(n, -n)
+	}
+	return off
+}
+
 // Balance is the full conservation check.
 type Balance struct {
 	Difference int64
@@ -278,6 +291,9 @@ type CounterDrift struct {
 	Counted  int64
 	Recount  int64
 }
+
+// Off is by how many the counter differs.
+func (d CounterDrift) Off() int64 { return max(d.Counted-d.Recount, d.Recount-d.Counted) }
 
 // Tally is one counter of an instance: events of a kind in a quarter of an hour.
 type Tally struct {
@@ -366,3 +382,15 @@ type ReplayBatch struct {
 	After   int64 // number of the last letter before this part
 	Letters []Letter
 }
+
+// Migration is one step of a store's schema.
+type Migration struct {
+	Version   int64
+	AppliedAt time.Time // zero: pending
+}
+
+// Bounds of what one transaction takes on.
+const (
+	AdoptLimit  = 1000 // waiting events that one transaction takes in, whatever it enrolls
+	EnrollChunk = 200  // contacts of a bulk request in one transaction
+)

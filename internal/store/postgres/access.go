@@ -9,29 +9,15 @@ import (
 
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-const keyRowColumns = `seq, id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at`
-
-func scanKey(sc scanner, k *store.Key) (seq int64, err error) {
-	var id, hash []byte
-	var scopes string
-	var created, expires, used, revoked int64
-	if err := sc.Scan(&seq, &id, &k.Tenant, &k.Name, &hash, &k.Prefix, &scopes, &created, &expires, &used, &revoked); err != nil {
-		return 0, err
-	}
-	copy(k.Hash[:], hash)
-	k.ID, k.Scopes = idOf(id), strings.Fields(scopes)
-	k.CreatedAt, k.ExpiresAt, k.LastUsedAt, k.RevokedAt = at(created), at(expires), at(used), at(revoked)
-	return seq, nil
-}
 
 // CreateKey stores an API key.
 func (s *Store) CreateKey(ctx context.Context, k store.Key) error {
 	return s.write(ctx, "create key", func(t *tx) error {
 		_, err := t.exec(`INSERT INTO api_key (id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0)`,
-			k.ID[:], k.Tenant, k.Name, k.Hash[:], k.Prefix, strings.Join(k.Scopes, " "), us(k.CreatedAt), us(k.ExpiresAt))
+			k.ID[:], k.Tenant, k.Name, k.Hash[:], k.Prefix, strings.Join(k.Scopes, " "), row.US(k.CreatedAt), row.US(k.ExpiresAt))
 		return err
 	})
 }
@@ -40,9 +26,9 @@ func (s *Store) CreateKey(ctx context.Context, k store.Key) error {
 func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error) {
 	var k store.Key
 	found := false
-	err := s.read(ctx, "find key", `SELECT `+keyRowColumns+` FROM api_key WHERE hash = $1`, func(sc scanner) error {
+	err := s.read(ctx, "find key", `SELECT `+row.KeyColumns+` FROM api_key WHERE hash = $1`, func(sc row.Scanner) error {
 		found = true
-		_, err := scanKey(sc, &k)
+		_, err := row.ScanKey(sc, &k)
 		return err
 	}, hash[:])
 	if err == nil && !found {
@@ -55,14 +41,14 @@ func (s *Store) KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error) {
 	var rows []store.Key
 	var seqs []int64
-	err := s.read(ctx, "list keys", `SELECT `+keyRowColumns+` FROM api_key WHERE tenant_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`,
-		func(sc scanner) error {
+	err := s.read(ctx, "list keys", `SELECT `+row.KeyColumns+` FROM api_key WHERE tenant_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`,
+		func(sc row.Scanner) error {
 			var k store.Key
-			seq, err := scanKey(sc, &k)
+			seq, err := row.ScanKey(sc, &k)
 			rows, seqs = append(rows, k), append(seqs, seq)
 			return err
 		}, tenant, before(p), p.Limit+1)
-	rows, next := page(rows, seqs, p.Limit)
+	rows, next := row.Page(rows, seqs, p.Limit)
 	return rows, next, err
 }
 
@@ -72,21 +58,21 @@ func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.K
 func (s *Store) AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error) {
 	var rows []store.Key
 	var seqs []int64
-	err := s.read(ctx, "list all keys", `SELECT `+keyRowColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
-		func(sc scanner) error {
+	err := s.read(ctx, "list all keys", `SELECT `+row.KeyColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
+		func(sc row.Scanner) error {
 			var k store.Key
-			seq, err := scanKey(sc, &k)
+			seq, err := row.ScanKey(sc, &k)
 			rows, seqs = append(rows, k), append(seqs, seq)
 			return err
 		}, after, n+1)
-	rows, next := page(rows, seqs, n)
+	rows, next := row.Page(rows, seqs, n)
 	return rows, next, err
 }
 
 // RevokeKey ends a key.
 func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
 	return s.write(ctx, "revoke key", func(t *tx) error {
-		n, err := t.exec(`UPDATE api_key SET revoked_at = $3 WHERE id = $1 AND tenant_id = $2 AND revoked_at = 0`, id[:], tenant, us(when))
+		n, err := t.exec(`UPDATE api_key SET revoked_at = $3 WHERE id = $1 AND tenant_id = $2 AND revoked_at = 0`, id[:], tenant, row.US(when))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no live key %s", id)
 		}
@@ -98,7 +84,7 @@ func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when 
 func (s *Store) CountKeys(ctx context.Context) (int64, error) {
 	var n int64
 	err := s.read(ctx, "count keys", `SELECT count(*) FROM api_key WHERE revoked_at = 0 AND (expires_at = 0 OR expires_at > $1)
-		AND ' ' || scopes || ' ' LIKE '% admin %'`, func(sc scanner) error { return sc.Scan(&n) }, us(s.opt.Now()))
+		AND ' ' || scopes || ' ' LIKE '% admin %'`, func(sc row.Scanner) error { return sc.Scan(&n) }, row.US(s.opt.Now()))
 	return n, err
 }
 
@@ -106,7 +92,7 @@ func (s *Store) CountKeys(ctx context.Context) (int64, error) {
 func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error {
 	ids, times := make([][]byte, 0, len(used)), make([]int64, 0, len(used))
 	for id, when := range used {
-		ids, times = append(ids, id[:]), append(times, us(when))
+		ids, times = append(ids, id[:]), append(times, row.US(when))
 	}
 	return s.write(ctx, "touch keys", func(t *tx) error {
 		_, err := t.exec(`UPDATE api_key SET last_used_at = u.at FROM unnest($1::bytea[], $2::bigint[]) u (id, at)
@@ -120,22 +106,11 @@ const sourceColumns = `seq, id, tenant_id, provider, name, token_hash, sealed, c
 	coalesce((SELECT sum(c.received) FROM source_count c WHERE c.source_id = source.id AND c.tenant_id = source.tenant_id), 0)::bigint,
 	coalesce((SELECT max(c.last_received_at) FROM source_count c WHERE c.source_id = source.id AND c.tenant_id = source.tenant_id), 0)`
 
-func scanSource(sc scanner, r *store.Source) (seq int64, err error) {
-	var id, hash []byte
-	var created, updated, deleted, last int64
-	if err := sc.Scan(&seq, &id, &r.Tenant, &r.Provider, &r.Name, &hash, &r.Sealed, &created, &updated, &deleted, &r.Received, &last); err != nil {
-		return 0, err
-	}
-	copy(r.TokenHash[:], hash)
-	r.ID, r.CreatedAt, r.UpdatedAt, r.DeletedAt, r.LastReceivedAt = idOf(id), at(created), at(updated), at(deleted), at(last)
-	return seq, nil
-}
-
 // CreateSource stores a source.
 func (s *Store) CreateSource(ctx context.Context, r store.Source) error {
 	return s.write(ctx, "create source", func(t *tx) error {
 		_, err := t.exec(`INSERT INTO source (id, tenant_id, provider, name, token_hash, sealed, created_at, updated_at, deleted_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0)`, r.ID[:], r.Tenant, r.Provider, r.Name, r.TokenHash[:], r.Sealed, us(r.CreatedAt))
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0)`, r.ID[:], r.Tenant, r.Provider, r.Name, r.TokenHash[:], r.Sealed, row.US(r.CreatedAt))
 		return err
 	})
 }
@@ -143,9 +118,9 @@ func (s *Store) CreateSource(ctx context.Context, r store.Source) error {
 func (s *Store) source(ctx context.Context, where string, args ...any) (store.Source, error) {
 	var r store.Source
 	found := false
-	err := s.read(ctx, "find source", `SELECT `+sourceColumns+` FROM source WHERE `+where, func(sc scanner) error {
+	err := s.read(ctx, "find source", `SELECT `+sourceColumns+` FROM source WHERE `+where, func(sc row.Scanner) error {
 		found = true
-		_, err := scanSource(sc, &r)
+		_, err := row.ScanSource(sc, &r)
 		return err
 	}, args...)
 	if err == nil && !found {
@@ -174,13 +149,13 @@ func (s *Store) Sources(ctx context.Context, tenant int64, p store.Page) ([]stor
 	var rows []store.Source
 	var seqs []int64
 	err := s.read(ctx, "list sources", `SELECT `+sourceColumns+` FROM source
-		WHERE tenant_id = $1 AND deleted_at = 0 AND seq < $2 ORDER BY seq DESC LIMIT $3`, func(sc scanner) error {
+		WHERE tenant_id = $1 AND deleted_at = 0 AND seq < $2 ORDER BY seq DESC LIMIT $3`, func(sc row.Scanner) error {
 		var r store.Source
-		seq, err := scanSource(sc, &r)
+		seq, err := row.ScanSource(sc, &r)
 		rows, seqs = append(rows, r), append(seqs, seq)
 		return err
 	}, tenant, before(p), p.Limit+1)
-	rows, next := page(rows, seqs, p.Limit)
+	rows, next := row.Page(rows, seqs, p.Limit)
 	return rows, next, err
 }
 
@@ -190,13 +165,13 @@ func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Sou
 	var rows []store.Source
 	var seqs []int64
 	err := s.read(ctx, "list all sources", `SELECT `+sourceColumns+` FROM source WHERE deleted_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Source
-			seq, err := scanSource(sc, &r)
+			seq, err := row.ScanSource(sc, &r)
 			rows, seqs = append(rows, r), append(seqs, seq)
 			return err
 		}, after, n+1)
-	rows, next := page(rows, seqs, n)
+	rows, next := row.Page(rows, seqs, n)
 	return rows, next, err
 }
 
@@ -204,7 +179,7 @@ func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Sou
 func (s *Store) UpdateSource(ctx context.Context, r store.Source) error {
 	return s.write(ctx, "change source", func(t *tx) error {
 		n, err := t.exec(`UPDATE source SET name = $3, sealed = $4, token_hash = $5, updated_at = $6 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`,
-			r.ID[:], r.Tenant, r.Name, r.Sealed, r.TokenHash[:], us(t.now))
+			r.ID[:], r.Tenant, r.Name, r.Sealed, r.TokenHash[:], row.US(t.now))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no source %s", r.ID)
 		}
@@ -215,7 +190,7 @@ func (s *Store) UpdateSource(ctx context.Context, r store.Source) error {
 // DeleteSource hides a source; its events stay.
 func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
 	return s.write(ctx, "delete source", func(t *tx) error {
-		n, err := t.exec(`UPDATE source SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`, id[:], tenant, us(when))
+		n, err := t.exec(`UPDATE source SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`, id[:], tenant, row.US(when))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no source %s", id)
 		}
@@ -227,7 +202,7 @@ func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, wh
 func (s *Store) Setting(ctx context.Context, name string) ([]byte, error) {
 	var v []byte
 	found := false
-	err := s.read(ctx, "read setting", `SELECT value FROM setting WHERE name = $1`, func(sc scanner) error {
+	err := s.read(ctx, "read setting", `SELECT value FROM setting WHERE name = $1`, func(sc row.Scanner) error {
 		found = true
 		return sc.Scan(&v)
 	}, name)
@@ -248,7 +223,7 @@ func (s *Store) PutSetting(ctx context.Context, name string, value []byte) error
 // audit writes a line of the audit log.
 func (t *tx) audit(a store.Audit) error {
 	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)`,
-		a.Tenant, us(a.At), a.Actor, a.Action, a.Subject, a.Detail)
+		a.Tenant, row.US(a.At), a.Actor, a.Action, a.Subject, a.Detail)
 	return err
 }
 

@@ -8,9 +8,8 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-const adoptLimit = 1000 // waiting events that one transaction takes in, whatever it enrolls
 
 type tenantSeq struct {
 	tenant int64
@@ -28,7 +27,7 @@ func seqColumns(seqs []tenantSeq) (numbers, tenants []int64) {
 }
 
 // adopt takes the events that wait for any of the keys through the processor,
-// at most adoptLimit of them; what is left is noted and continued at once by
+// at most store.AdoptLimit of them; what is left is noted and continued at once by
 // AdoptNext. The first count is how many were applied, the second how many
 // are left.
 func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
@@ -38,7 +37,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 	if t.added == nil {
 		t.added = map[keyRef]int64{}
 	}
-	room := max(adoptLimit-t.processed, 0)
+	room := max(store.AdoptLimit-t.processed, 0)
 	waiting, err := t.waiting(tenant, keys, room+1)
 	if err != nil {
 		return 0, 0, err
@@ -92,7 +91,7 @@ func (t *tx) waiting(tenant int64, keys []event.Hash, n int) ([][]int64, error) 
 	}
 	err := t.query(`SELECT b.ord, w.event_seq FROM unnest($2::bytea[]) WITH ORDINALITY AS b(key, ord)
 		CROSS JOIN LATERAL (SELECT event_seq FROM waiting_key WHERE tenant_id = $1 AND key = b.key ORDER BY event_seq LIMIT $3) w
-		ORDER BY b.ord, w.event_seq`, func(sc scanner) error {
+		ORDER BY b.ord, w.event_seq`, func(sc row.Scanner) error {
 		var ord int
 		var seq int64
 		err := sc.Scan(&ord, &seq)
@@ -108,38 +107,11 @@ func (t *tx) waiting(tenant int64, keys []event.Hash, n int) ([][]int64, error) 
 // were applied. An event that the database refuses stays where it is and does
 // not fail the others.
 func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
-	if len(seqs) == 0 {
-		return 0, nil
-	}
-	works, err := t.load(seqs, store.ByAdoption)
-	if err != nil || len(works) == 0 {
-		return 0, err
-	}
-	err = t.within(func() error { return t.process(works) })
-	switch {
-	case refused(err) && len(works) == 1:
-		return 0, nil // its next retry will find it alone
-	case refused(err):
-		n := 0
-		for _, half := range [][]tenantSeq{seqs[:len(seqs)/2], seqs[len(seqs)/2:]} {
-			m, err := t.adoptSeqs(half)
-			if err != nil {
-				return 0, err
-			}
-			n += m
-		}
-		return n, nil
-	case err != nil:
-		return 0, err
-	}
-	n := 0
-	for _, w := range works {
-		if w.Changed && w.To == event.Applied {
-			n++
-			t.adopted = append(t.adopted, w.Result)
-		}
-	}
-	return n, nil
+	results, err := store.Adopt(seqs,
+		func(seqs []tenantSeq) ([]*store.Work, error) { return t.load(seqs, store.ByAdoption) },
+		func(works []*store.Work) error { return t.within(func() error { return t.process(works) }) }, refused)
+	t.adopted = append(t.adopted, results...)
+	return len(results), err
 }
 
 // load locks and reads stored events that wait (orphaned, or dead and not set
@@ -167,9 +139,9 @@ func (t *tx) read(seqs []tenantSeq, by string) ([]*store.Work, error) {
 		JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id
 		WHERE e.state = 'orphaned' OR (e.state = 'dead'
 			AND NOT EXISTS (SELECT 1 FROM dead_letter d WHERE d.event_seq = e.seq AND d.tenant_id = e.tenant_id AND d.status = 'ignored'))`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			works = append(works, store.WorkOf(&r, by))
@@ -191,7 +163,7 @@ func (s *Store) AdoptNext(ctx context.Context, n int) (more bool, err error) {
 		if err != nil || !took {
 			return err
 		}
-		_, err = t.one(`SELECT EXISTS (SELECT 1 FROM adopting) OR EXISTS (SELECT 1 FROM recheck WHERE due_at <= $1)`, []any{us(t.now)}, &more)
+		_, err = t.one(`SELECT EXISTS (SELECT 1 FROM adopting) OR EXISTS (SELECT 1 FROM recheck WHERE due_at <= $1)`, []any{row.US(t.now)}, &more)
 		return err
 	})
 	return more, err
@@ -201,12 +173,12 @@ func (s *Store) AdoptNext(ctx context.Context, n int) (more bool, err error) {
 func (t *tx) recheck(n int) (took bool, err error) {
 	var seqs []tenantSeq
 	err = t.query(`DELETE FROM recheck r USING (SELECT event_seq FROM recheck WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED) due
-		WHERE r.event_seq = due.event_seq RETURNING r.tenant_id, r.event_seq`, func(sc scanner) error {
+		WHERE r.event_seq = due.event_seq RETURNING r.tenant_id, r.event_seq`, func(sc row.Scanner) error {
 		var s tenantSeq
 		err := sc.Scan(&s.tenant, &s.seq)
 		seqs = append(seqs, s)
 		return err
-	}, us(t.now), n)
+	}, row.US(t.now), n)
 	if err != nil || len(seqs) == 0 {
 		return false, err
 	}
@@ -223,7 +195,7 @@ func (t *tx) adoptMore(n int) (took bool, err error) {
 	}
 	var seqs []tenantSeq
 	var last int64
-	err = t.query(`SELECT event_seq FROM waiting_key WHERE tenant_id = $1 AND key = $2 AND event_seq > $3 ORDER BY event_seq LIMIT $4`, func(sc scanner) error {
+	err = t.query(`SELECT event_seq FROM waiting_key WHERE tenant_id = $1 AND key = $2 AND event_seq > $3 ORDER BY event_seq LIMIT $4`, func(sc row.Scanner) error {
 		err := sc.Scan(&last)
 		seqs = append(seqs, tenantSeq{tenant, last})
 		return err
@@ -237,7 +209,7 @@ func (t *tx) adoptMore(n int) (took bool, err error) {
 	if len(seqs) < n {
 		t.later(`DELETE FROM adopting WHERE tenant_id = $1 AND key = $2`, tenant, key)
 	} else {
-		t.later(`UPDATE adopting SET after_seq = $3, served_at = $4 WHERE tenant_id = $1 AND key = $2`, tenant, key, last, us(t.now))
+		t.later(`UPDATE adopting SET after_seq = $3, served_at = $4 WHERE tenant_id = $1 AND key = $2`, tenant, key, last, row.US(t.now))
 	}
 	return true, nil
 }

@@ -9,6 +9,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Assign ties an event to an enrollment by hand. An event that was tied to
@@ -63,9 +64,9 @@ func (t *tx) holdEvent(tenant int64, id uuid.UUID) (r store.Record, err error) {
 	t.later(`SELECT 1 FROM orphan o WHERE o.tenant_id = $2 AND o.event_seq = (SELECT e.seq FROM event e WHERE e.id = $1 AND e.tenant_id = $2) FOR UPDATE`, id[:], tenant)
 	t.later(`SELECT 1 FROM event e WHERE e.id = $1 AND e.tenant_id = $2 FOR NO KEY UPDATE`, id[:], tenant)
 	found := false
-	err = t.query(`SELECT `+lightColumns+` FROM event e WHERE e.id = $1 AND e.tenant_id = $2`, func(sc scanner) error {
+	err = t.query(`SELECT `+lightColumns+` FROM event e WHERE e.id = $1 AND e.tenant_id = $2`, func(sc row.Scanner) error {
 		found = true
-		return scanEvent(sc, &r)
+		return row.ScanEvent(sc, &r)
 	}, id[:], tenant)
 	if err == nil && !found {
 		err = fault.New(fault.NotFound, "there is no event %s", id)
@@ -81,7 +82,7 @@ func (t *tx) untie(r *store.Record) error {
 	t.sums.Book(r.Tenant, event.Applied, -1)
 	t.sums.Book(r.Tenant, event.Orphaned, 1)
 	t.sums.Counters[store.CounterOf(&r.Event, r.Instance)]--
-	if err := t.remember([]store.Entry{settled(r)}); err != nil {
+	if err := t.remember([]store.Entry{{Tenant: r.Tenant, Seq: r.Seq, Moment: store.Settled(r)}}); err != nil {
 		return err
 	}
 	return t.recount(r)
@@ -94,19 +95,19 @@ func (t *tx) untie(r *store.Record) error {
 func (t *tx) recount(r *store.Record) error {
 	was := store.NewEffects()
 	was.Apply(&r.Event, r.Instance, r.Enrollment)
-	for row := range was.Facts {
+	for fact := range was.Facts {
 		key := []any{
-			r.Tenant, r.Instance[:], r.Enrollment[:], string(row.Key.Type), row.Key.Qualifier,
-			int64(row.Key.Step), int32(row.Key.Machine), row.Key.Provider, row.Key.Variant,
+			r.Tenant, r.Instance[:], r.Enrollment[:], string(fact.Key.Type), fact.Key.Qualifier,
+			int64(fact.Key.Step), int32(fact.Key.Machine), fact.Key.Provider, fact.Key.Variant,
 		}
 		const isKey = `instance_id = $2 AND enrollment_id = $3 AND type = $4 AND qualifier = $5 AND step = $6 AND machine = $7 AND provider = $8 AND variant = $9`
 		t.later(`SELECT 1 FROM fact WHERE tenant_id = $1 AND `+isKey+` FOR UPDATE`, key...)
 		left := store.NewEffects()
 		ref := enrollmentRef(r.Tenant, r.Enrollment)
 		err := t.query(`SELECT `+lightColumns+` FROM event_search s JOIN event e ON e.seq = s.event_seq AND e.tenant_id = s.tenant_id
-			WHERE s.tenant_id = $1 AND s.key = $2 AND e.enrollment_id = $3 AND e.state = 'applied'`, func(sc scanner) error {
+			WHERE s.tenant_id = $1 AND s.key = $2 AND e.enrollment_id = $3 AND e.state = 'applied'`, func(sc row.Scanner) error {
 			var e store.Record
-			if err := scanEvent(sc, &e); err != nil {
+			if err := row.ScanEvent(sc, &e); err != nil {
 				return err
 			}
 			left.Apply(&e.Event, r.Instance, r.Enrollment)
@@ -115,8 +116,8 @@ func (t *tx) recount(r *store.Record) error {
 		if err != nil {
 			return err
 		}
-		if sum, ok := left.Facts[row]; ok {
-			t.later(`UPDATE fact SET count = $10, first_at = $11, last_at = $12 WHERE tenant_id = $1 AND `+isKey, append(key, sum.Count, us(sum.First), us(sum.Last))...)
+		if sum, ok := left.Facts[fact]; ok {
+			t.later(`UPDATE fact SET count = $10, first_at = $11, last_at = $12 WHERE tenant_id = $1 AND `+isKey, append(key, sum.Count, row.US(sum.First), row.US(sum.Last))...)
 		} else {
 			t.later(`DELETE FROM fact WHERE tenant_id = $1 AND `+isKey, key...)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Commit makes new events durable and settles each, all in one transaction.
@@ -133,7 +134,7 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 	err = t.query(`WITH numbered AS MATERIALIZED (
 			SELECT tenant_id, key, nextval('event_seq_seq') AS seq FROM unnest($1::bigint[], $2::bytea[]) AS b(tenant_id, key))
 		INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM numbered ORDER BY tenant_id, key
-		ON CONFLICT DO NOTHING RETURNING tenant_id, key, event_seq`, func(sc scanner) error {
+		ON CONFLICT DO NOTHING RETURNING tenant_id, key, event_seq`, func(sc row.Scanner) error {
 		var k identityKey
 		var key []byte
 		var seq int64
@@ -163,7 +164,7 @@ func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]s
 	return t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id
 		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
 		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
-		JOIN event e ON e.seq = i.event_seq AND e.tenant_id = i.tenant_id`, func(sc scanner) error {
+		JOIN event e ON e.seq = i.event_seq AND e.tenant_id = i.tenant_id`, func(sc row.Scanner) error {
 		var ord int
 		var id, enrollment []byte
 		var r store.Result
@@ -171,7 +172,7 @@ func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]s
 			return err
 		}
 		w := met[ord-1]
-		r.ID, r.Enrollment = idOf(id), idOf(enrollment)
+		r.ID, r.Enrollment = row.ID(id), row.ID(enrollment)
 		stored[identityOf(w)] = r
 		w.Met = r.Seq
 		m.Meet(w, r.Seq, r)
@@ -187,10 +188,10 @@ func (t *tx) repeat(m *store.Meetings) error {
 	}
 	counted := make(map[uuid.UUID]bool, len(m.Duplicates))
 	if err := t.query(`INSERT INTO duplicate (id, tenant_id) SELECT id, tenant_id FROM unnest($1::bytea[], $2::bigint[]) AS b(id, tenant_id) ORDER BY id
-		ON CONFLICT DO NOTHING RETURNING id`, func(sc scanner) error {
+		ON CONFLICT DO NOTHING RETURNING id`, func(sc row.Scanner) error {
 		var id []byte
 		err := sc.Scan(&id)
-		counted[idOf(id)] = true
+		counted[row.ID(id)] = true
 		return err
 	}, column(m.Duplicates, func(w *store.Work) []byte { return w.Event.ID[:] }), column(m.Duplicates, tenantOf)); err != nil {
 		return err
@@ -205,7 +206,7 @@ func (t *tx) repeat(m *store.Meetings) error {
 		FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS b(seq, tenant_id, n, at)
 		WHERE e.seq = b.seq AND e.tenant_id = b.tenant_id`,
 		column(rows, func(r *store.Repeat) int64 { return r.Seq }), column(rows, func(r *store.Repeat) int64 { return r.Tenant }),
-		column(rows, func(r *store.Repeat) int64 { return r.N }), column(rows, func(r *store.Repeat) int64 { return us(r.At) }))
+		column(rows, func(r *store.Repeat) int64 { return r.N }), column(rows, func(r *store.Repeat) int64 { return row.US(r.At) }))
 	return nil
 }
 
@@ -236,7 +237,7 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 		key := event.HashOf("body", l.SourceID.String(), string(l.Body))
 		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
 			VALUES ($1, $2, $3, $4, $5, $6, 'dead', 0, $7, $7, $8, $9, $10) ON CONFLICT (body_key) DO NOTHING`,
-			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), key[:], bytes.Clone(l.Body), encodeHeaders(l.Headers))
+			l.ID[:], l.Tenant, row.Blob(l.SourceID), l.Provider, l.Reason, l.Error, row.US(received), key[:], bytes.Clone(l.Body), row.EncodeHeaders(l.Headers))
 		if err != nil {
 			return err
 		}
@@ -245,7 +246,7 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			if _, err := t.one(`SELECT id FROM dead_letter WHERE body_key = $1 AND tenant_id = $2`, []any{key[:], l.Tenant}, &id); err != nil {
 				return err
 			}
-			if res.ID = idOf(id); res.ID != l.ID { // else a commit of unknown outcome is repeated
+			if res.ID = row.ID(id); res.ID != l.ID { // else a commit of unknown outcome is repeated
 				res.Outcome = event.OutcomeDuplicate
 			}
 			return nil

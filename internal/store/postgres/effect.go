@@ -11,6 +11,7 @@ import (
 
 	"tallyhook/internal/campaign"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Effect implements store.Steps: facts first, then the statuses that the facts
@@ -61,8 +62,8 @@ func (t *tx) writeFacts(x *store.Effects) error {
 		column(rows, func(r store.FactRow) []byte { return r.Enrollment[:] }),
 		key.typ, key.qualifier, key.step, key.machine, key.provider, key.variant,
 		sum(func(s store.FactSum) int64 { return s.Count }),
-		sum(func(s store.FactSum) int64 { return us(s.First) }),
-		sum(func(s store.FactSum) int64 { return us(s.Last) }))
+		sum(func(s store.FactSum) int64 { return row.US(s.First) }),
+		sum(func(s store.FactSum) int64 { return row.US(s.Last) }))
 	return t.restate(touched)
 }
 
@@ -114,22 +115,22 @@ func (t *tx) restate(touched map[uuid.UUID]int64) error {
 	}
 	err := t.query(`SELECT f.enrollment_id, f.type, f.qualifier, f.last_at FROM unnest($1::bytea[], $2::bigint[]) AS b(id, tenant_id)
 		JOIN enrollment e ON e.id = b.id AND e.tenant_id = b.tenant_id
-		JOIN fact f ON f.tenant_id = e.tenant_id AND f.instance_id = e.instance_id AND f.enrollment_id = e.id`, func(sc scanner) error {
+		JOIN fact f ON f.tenant_id = e.tenant_id AND f.instance_id = e.instance_id AND f.enrollment_id = e.id`, func(sc row.Scanner) error {
 		var id []byte
 		var k campaign.FactKey
 		var last int64
 		if err := sc.Scan(&id, &k.Type, &k.Qualifier, &last); err != nil {
 			return err
 		}
-		facts[idOf(id)].Add(k, at(last))
+		facts[row.ID(id)].Add(k, row.At(last))
 		return nil
 	}, ids, tenants)
 	if err != nil {
 		return err
 	}
-	statuses := column(ids, func(id []byte) string { return string(facts[idOf(id)].Status()) })
+	statuses := column(ids, func(id []byte) string { return string(facts[row.ID(id)].Status()) })
 	t.later(`UPDATE enrollment e SET status = b.status, updated_at = $4 FROM unnest($1::bytea[], $2::bigint[], $3::text[]) AS b(id, tenant_id, status)
-		WHERE e.id = b.id AND e.tenant_id = b.tenant_id AND e.status <> b.status`, ids, tenants, statuses, us(t.now))
+		WHERE e.id = b.id AND e.tenant_id = b.tenant_id AND e.status <> b.status`, ids, tenants, statuses, row.US(t.now))
 	return nil
 }
 
@@ -143,7 +144,7 @@ func (t *tx) writeSuppressions(x *store.Effects) {
 		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), bytes.Compare(a.Key[:], b.Key[:]))
 	})
 	when := func(field func(*campaign.Suppression) time.Time) []int64 {
-		return column(rows, func(r store.SuppressionRow) int64 { return us(field(x.Suppressions[r])) })
+		return column(rows, func(r store.SuppressionRow) int64 { return row.US(field(x.Suppressions[r])) })
 	}
 	t.later(`INSERT INTO suppression (tenant_id, address_key, email, unsubscribed_at, resubscribed_at, complained_at, bounced_at, manual_at, removed_at, updated_at)
 		SELECT tenant_id, key, email, unsubscribed_at, resubscribed_at, complained_at, bounced_at, 0, 0, $8
@@ -159,7 +160,7 @@ func (t *tx) writeSuppressions(x *store.Effects) {
 		when(func(s *campaign.Suppression) time.Time { return s.UnsubscribedAt }),
 		when(func(s *campaign.Suppression) time.Time { return s.ResubscribedAt }),
 		when(func(s *campaign.Suppression) time.Time { return s.ComplainedAt }),
-		when(func(s *campaign.Suppression) time.Time { return s.BouncedAt }), us(t.now))
+		when(func(s *campaign.Suppression) time.Time { return s.BouncedAt }), row.US(t.now))
 }
 
 // writeSums writes what the transaction has added to sums, each in the slot of
@@ -256,5 +257,5 @@ func (t *tx) writeSources() {
 		column(rows, func(r sourceKey) int64 { return r.tenant }),
 		column(rows, func(r sourceKey) []byte { return r.id[:] }),
 		column(rows, func(r sourceKey) int64 { return t.brought[r].n }),
-		column(rows, func(r sourceKey) int64 { return us(t.brought[r].at) }))
+		column(rows, func(r sourceKey) int64 { return row.US(t.brought[r].at) }))
 }

@@ -12,9 +12,8 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-const enrollChunk = 200 // contacts of a bulk request in one transaction
 
 // Enroll enrolls contacts in an instance; each takes in, in the same
 // transaction, the events that waited for it. A contact that is enrolled
@@ -22,8 +21,8 @@ const enrollChunk = 200 // contacts of a bulk request in one transaction
 // references. Results come in the order of the contacts.
 func (s *Store) Enroll(ctx context.Context, tenant int64, instance uuid.UUID, in []campaign.Enrollment, merge bool, idem store.Idempotency) ([]store.Enrolled, error) {
 	results := make([]store.Enrolled, 0, len(in))
-	for start := 0; start < len(in); start += enrollChunk {
-		part := in[start:min(start+enrollChunk, len(in))]
+	for start := 0; start < len(in); start += store.EnrollChunk {
+		part := in[start:min(start+store.EnrollChunk, len(in))]
 		done, err := s.enrollPart(ctx, tenant, instance, part, merge, idem)
 		if err != nil && len(in) > 1 && fault.Is(err, fault.Data) {
 			// One contact that the database refuses must not fail its neighbours.
@@ -114,7 +113,7 @@ func (t *tx) openInstance(tenant int64, id uuid.UUID) error {
 		return err
 	}
 	if !ok {
-		return noInstance(id)
+		return row.NoInstance(id)
 	}
 	if status == campaign.Completed {
 		return fault.New(fault.Conflict, "the instance is completed and takes no more enrollments")
@@ -137,10 +136,10 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 		d.Merged = true
 		return d, err
 	}
-	d := store.Enrolled{ID: newID()}
+	d := store.Enrolled{ID: row.NewID()}
 	t.later(`INSERT INTO enrollment (id, tenant_id, instance_id, contact_key, address_key, profile_key, contact_id, email, linkedin_url, metadata, status, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'active', $11, $11)`,
-		d.ID[:], tenant, instance[:], contact, address, profile, e.ContactID, e.Email, e.LinkedInURL, e.Metadata, us(t.now))
+		d.ID[:], tenant, instance[:], contact, address, profile, e.ContactID, e.Email, e.LinkedInURL, e.Metadata, row.US(t.now))
 	rows := refRows(tenant, d.ID, instance, e.Refs)
 	if e.Email != "" {
 		rows = append(rows, refRow{tenant, event.AddressKey(e.Email), d.ID, instance, event.Ref{Kind: "address"}})
@@ -192,7 +191,7 @@ func (t *tx) enrolledAs(tenant int64, instance uuid.UUID, contact, address, prof
 		UNION ALL SELECT id FROM enrollment WHERE instance_id = $1 AND tenant_id = $5 AND address_key = $3::bytea
 		UNION ALL SELECT id FROM enrollment WHERE instance_id = $1 AND tenant_id = $5 AND profile_key = $4::bytea LIMIT 1`,
 		[]any{instance[:], contact, address, profile, tenant}, &id)
-	return idOf(id), err
+	return row.ID(id), err
 }
 
 type refRow struct {
@@ -261,44 +260,28 @@ func (s *Store) AddRefs(ctx context.Context, tenant int64, id uuid.UUID, refs []
 			return err
 		}
 		if !ok {
-			return noEnrollment(id)
+			return row.NoEnrollment(id)
 		}
-		d, err = t.addRefs(tenant, id, idOf(instance), refs)
+		d, err = t.addRefs(tenant, id, row.ID(instance), refs)
 		return err
 	})
 	return d, err
-}
-
-func noEnrollment(id uuid.UUID) error {
-	return fault.New(fault.NotFound, "there is no enrollment %s", id)
-}
-
-const enrollmentColumns = `seq, id, tenant_id, instance_id, contact_id, email, linkedin_url, metadata, status, created_at, updated_at`
-
-func scanEnrollment(sc scanner, e *campaign.Enrollment) (seq int64, err error) {
-	var id, instance []byte
-	var created, updated int64
-	if err := sc.Scan(&seq, &id, &e.Tenant, &instance, &e.ContactID, &e.Email, &e.LinkedInURL, &e.Metadata, &e.Status, &created, &updated); err != nil {
-		return 0, err
-	}
-	e.ID, e.InstanceID, e.CreatedAt, e.UpdatedAt = idOf(id), idOf(instance), at(created), at(updated)
-	return seq, nil
 }
 
 // Enrollment reads one enrollment of a tenant with its references.
 func (s *Store) Enrollment(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Enrollment, error) {
 	var e campaign.Enrollment
 	found := false
-	err := s.read(ctx, "read enrollment", `SELECT `+enrollmentColumns+` FROM enrollment WHERE id = $1 AND tenant_id = $2`, func(sc scanner) error {
+	err := s.read(ctx, "read enrollment", `SELECT `+row.EnrollmentColumns+` FROM enrollment WHERE id = $1 AND tenant_id = $2`, func(sc row.Scanner) error {
 		found = true
-		_, err := scanEnrollment(sc, &e)
+		_, err := row.ScanEnrollment(sc, &e)
 		return err
 	}, id[:], tenant)
 	if err != nil {
 		return e, err
 	}
 	if !found {
-		return e, noEnrollment(id)
+		return e, row.NoEnrollment(id)
 	}
 	return e, s.refs(ctx, tenant, map[uuid.UUID]*campaign.Enrollment{id: &e})
 }
@@ -310,13 +293,13 @@ func (s *Store) refs(ctx context.Context, tenant int64, of map[uuid.UUID]*campai
 	}
 	return s.read(ctx, "read references", `SELECT m.enrollment_id, m.provider, m.kind, m.value FROM match_key m
 		WHERE m.enrollment_id = ANY ($1::bytea[]) AND m.tenant_id = $2 AND m.kind <> 'address'
-		ORDER BY m.provider, m.kind, m.value`, func(sc scanner) error {
+		ORDER BY m.provider, m.kind, m.value`, func(sc row.Scanner) error {
 		var id []byte
 		var r event.Ref
 		if err := sc.Scan(&id, &r.Provider, &r.Kind, &r.Value); err != nil {
 			return err
 		}
-		e := of[idOf(id)]
+		e := of[row.ID(id)]
 		e.Refs = append(e.Refs, r)
 		return nil
 	}, ids, tenant)
@@ -338,17 +321,17 @@ func (s *Store) Enrollments(ctx context.Context, tenant int64, instance uuid.UUI
 	}
 	var rows []campaign.Enrollment
 	var seqs []int64
-	query := c.bind(`SELECT `+enrollmentColumns+` FROM enrollment WHERE `+c.String()+` ORDER BY seq DESC LIMIT ?`, p.Limit+1)
-	err := s.read(ctx, "list enrollments", query, func(sc scanner) error {
+	query := c.bind(`SELECT `+row.EnrollmentColumns+` FROM enrollment WHERE `+c.String()+` ORDER BY seq DESC LIMIT ?`, p.Limit+1)
+	err := s.read(ctx, "list enrollments", query, func(sc row.Scanner) error {
 		var e campaign.Enrollment
-		seq, err := scanEnrollment(sc, &e)
+		seq, err := row.ScanEnrollment(sc, &e)
 		rows, seqs = append(rows, e), append(seqs, seq)
 		return err
 	}, c.args...)
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, next := page(rows, seqs, p.Limit)
+	rows, next := row.Page(rows, seqs, p.Limit)
 	of := make(map[uuid.UUID]*campaign.Enrollment, len(rows))
 	for i := range rows {
 		of[rows[i].ID] = &rows[i]
@@ -384,7 +367,7 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 		}
 		contact, address, profile := contactKeys(&e)
 		_, err = t.exec(`UPDATE enrollment SET contact_key = $3, address_key = $4, profile_key = $5, contact_id = $6, email = $7, linkedin_url = $8, metadata = $9, updated_at = $10
-			WHERE id = $1 AND tenant_id = $2`, id[:], tenant, contact, address, profile, e.ContactID, e.Email, e.LinkedInURL, e.Metadata, us(t.now))
+			WHERE id = $1 AND tenant_id = $2`, id[:], tenant, contact, address, profile, e.ContactID, e.Email, e.LinkedInURL, e.Metadata, row.US(t.now))
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "23505" {
 			return fault.New(fault.Conflict, "another enrollment of the instance has this contact")
 		}
@@ -405,9 +388,9 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 func (t *tx) holdEnrollment(tenant int64, id uuid.UUID, to *string) (campaign.Enrollment, error) {
 	var e campaign.Enrollment
 	read := func(lock string) (found bool, err error) {
-		err = t.query(`SELECT `+enrollmentColumns+` FROM enrollment WHERE id = $1 AND tenant_id = $2`+lock, func(sc scanner) error {
+		err = t.query(`SELECT `+row.EnrollmentColumns+` FROM enrollment WHERE id = $1 AND tenant_id = $2`+lock, func(sc row.Scanner) error {
 			found = true
-			_, err := scanEnrollment(sc, &e)
+			_, err := row.ScanEnrollment(sc, &e)
 			return err
 		}, id[:], tenant)
 		return found, err
@@ -417,7 +400,7 @@ func (t *tx) holdEnrollment(tenant int64, id uuid.UUID, to *string) (campaign.En
 		return e, err
 	}
 	if !found {
-		return e, noEnrollment(id)
+		return e, row.NoEnrollment(id)
 	}
 	if to != nil {
 		email := e.Email

@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -12,15 +10,16 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Event reads one event of a tenant.
 func (s *Store) Event(ctx context.Context, tenant int64, id uuid.UUID) (store.Record, error) {
 	var r store.Record
 	found := false
-	err := s.read(ctx, "read event", `SELECT `+eventColumns+` FROM event e WHERE e.id = $1 AND e.tenant_id = $2`, func(sc scanner) error {
+	err := s.read(ctx, "read event", `SELECT `+row.EventColumns+` FROM event e WHERE e.id = $1 AND e.tenant_id = $2`, func(sc row.Scanner) error {
 		found = true
-		return scanEvent(sc, &r)
+		return row.ScanEvent(sc, &r)
 	}, id[:], tenant)
 	if err == nil && !found {
 		err = fault.New(fault.NotFound, "there is no event %s", id)
@@ -37,7 +36,7 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 	indexed := func(kind, value string) {
 		n := strconv.Itoa(len(c.args))
 		from += " JOIN event_search s" + n + " ON s" + n + ".event_seq = e.seq"
-		key := searchKey(kind, value)
+		key := row.SearchKey(kind, value)
 		c.add("s"+n+".tenant_id = ? AND s"+n+".key = ?", tenant, key[:])
 	}
 	if f.Enrollment != uuid.Nil {
@@ -68,10 +67,10 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 		c.text("e.type = ?", string(f.Type))
 	}
 	if !f.Since.IsZero() {
-		c.add("e.occurred_at >= ?", us(f.Since))
+		c.add("e.occurred_at >= ?", row.US(f.Since))
 	}
 	if !f.Until.IsZero() {
-		c.add("e.occurred_at < ?", us(f.Until))
+		c.add("e.occurred_at < ?", row.US(f.Until))
 	}
 	if byRow {
 		done, err := s.scan(ctx)
@@ -82,14 +81,14 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 	}
 	var rows []store.Record
 	query := c.bind(`SELECT `+lightColumns+` FROM `+from+` WHERE `+c.String()+` ORDER BY e.seq DESC LIMIT ?`, p.Limit+1)
-	err := s.read(ctx, "search events", query, func(sc scanner) error {
+	err := s.read(ctx, "search events", query, func(sc row.Scanner) error {
 		rows = append(rows, store.Record{})
-		return scanEvent(sc, &rows[len(rows)-1])
+		return row.ScanEvent(sc, &rows[len(rows)-1])
 	}, c.args...)
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, next := cut(rows, p.Limit, func(r *store.Record) int64 { return r.Seq })
+	rows, next := row.Cut(rows, p.Limit, func(r *store.Record) int64 { return r.Seq })
 	return rows, next, nil
 }
 
@@ -114,58 +113,14 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 	if err != nil {
 		return nil, err
 	}
-	all := []store.Moment{{At: r.ReceivedAt, What: "received", Detail: "from " + r.Provider}}
-	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = $1 AND tenant_id = $2 ORDER BY at, what`,
-		func(sc scanner) error {
-			var m store.Moment
-			var us int64
-			err := sc.Scan(&us, &m.What, &m.Detail)
-			m.At = at(us)
-			all = append(all, m)
-			return err
-		}, r.Seq, tenant)
-	if err != nil {
-		return nil, err
-	}
-	parked := slices.ContainsFunc(all, func(m store.Moment) bool { return m.What == "parked" })
-	if !r.ParkedAt.IsZero() && !parked {
-		detail := "no enrollment was found"
-		if r.Reason != "" && r.State == event.Orphaned {
-			detail = r.Reason + ": " + r.Detail
-		}
-		all = append(all, store.Moment{At: r.ParkedAt, What: "parked", Detail: detail})
-	}
-	if r.Duplicates > 0 {
-		all = append(all, store.Moment{
-			At: r.LastDuplicateAt, What: "duplicate",
-			Detail: "received again, the last of " + times(r.Duplicates),
-		})
-	}
-	switch r.State {
-	case event.Applied:
-		all = append(all, settled(&r).Moment)
-	case event.Ignored:
-		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
-	case event.Orphaned, event.Dead, event.Spooled:
-	}
-	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
-	return all, nil
-}
-
-func times(n int64) string {
-	if n == 1 {
-		return "1 time"
-	}
-	return fmt.Sprintf("%d times", n)
-}
-
-// settled is the entry of the timeline that an applied event's columns tell.
-func settled(r *store.Record) store.Entry {
-	what := "applied"
-	if r.SettledBy == store.ByAdoption {
-		what = "adopted"
-	}
-	return store.Entry{Tenant: r.Tenant, Seq: r.Seq, Moment: store.Moment{
-		At: r.SettledAt, What: what, Detail: "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy,
-	}}
+	var rare []store.Moment
+	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = $1 AND tenant_id = $2 ORDER BY at, what`, func(sc row.Scanner) error {
+		var m store.Moment
+		var us int64
+		err := sc.Scan(&us, &m.What, &m.Detail)
+		m.At = row.At(us)
+		rare = append(rare, m)
+		return err
+	}, r.Seq, tenant)
+	return store.Timeline(&r, rare), err
 }

@@ -9,6 +9,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // idempotent looks up what a request with this key made before. done is false
@@ -31,7 +32,7 @@ func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUI
 	if string(request) != string(idem.Request[:]) {
 		return uuid.Nil, "", false, fault.New(fault.Conflict, "this Idempotency-Key was used with another request")
 	}
-	return idOf(id), note, true, nil
+	return row.ID(id), note, true, nil
 }
 
 // lockIdempotent lets one request at a time go on with a key, until the end of
@@ -49,6 +50,6 @@ func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.
 	}
 	key := event.HashOf("idempotency", idem.Key)
 	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-		tenant, key[:], idem.Request[:], resource[:], note, us(t.now))
+		tenant, key[:], idem.Request[:], resource[:], note, row.US(t.now))
 	return err
 }

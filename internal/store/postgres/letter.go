@@ -2,46 +2,14 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-func encodeHeaders(h map[string]string) []byte {
-	b, err := json.Marshal(h, json.Deterministic(true))
-	if err != nil { // a map of strings that are UTF-8 always marshals; others are dropped
-		return []byte("{}")
-	}
-	return b
-}
-
-const letterColumns = `d.seq, d.id, d.tenant_id, d.event_seq, d.source_id, d.provider, d.reason, d.error, d.status, d.attempts,
-	d.first_received_at, d.last_attempt_at, d.body, d.headers`
-
-func scanLetter(sc scanner, l *store.Letter) (eventSeq int64, err error) {
-	var id, source, headers []byte
-	var seq *int64
-	var first, last int64
-	if err := sc.Scan(&l.Seq, &id, &l.Tenant, &seq, &source, &l.Provider, &l.Reason, &l.Error, &l.Status, &l.Attempts,
-		&first, &last, &l.Body, &headers); err != nil {
-		return 0, err
-	}
-	l.ID, l.SourceID, l.FirstReceivedAt, l.LastAttemptAt = idOf(id), idOf(source), at(first), at(last)
-	if len(headers) > 0 {
-		if err := json.Unmarshal(headers, &l.Headers); err != nil {
-			return 0, fmt.Errorf("read headers of dead letter: %w", err)
-		}
-	}
-	if seq != nil {
-		eventSeq = *seq
-	}
-	return eventSeq, nil
-}
 
 // letters adds a filter's conditions over dead_letter d; the event's own fields
 // are looked up by its number.
@@ -60,14 +28,14 @@ func (c *conditions) letters(tenant int64, f store.LetterFilter) {
 		c.text("EXISTS (SELECT 1 FROM event e WHERE e.seq = d.event_seq AND e.tenant_id = d.tenant_id AND e.type = ?)", string(f.Type))
 	}
 	if f.Email != "" {
-		key := searchKey("email", event.NormalAddress(f.Email))
+		key := row.SearchKey("email", event.NormalAddress(f.Email))
 		c.add("d.event_seq IN (SELECT event_seq FROM event_search WHERE tenant_id = ? AND key = ?)", tenant, key[:])
 	}
 	if !f.Since.IsZero() {
-		c.add("d.first_received_at >= ?", us(f.Since))
+		c.add("d.first_received_at >= ?", row.US(f.Since))
 	}
 	if !f.Until.IsZero() {
-		c.add("d.first_received_at < ?", us(f.Until))
+		c.add("d.first_received_at < ?", row.US(f.Until))
 	}
 }
 
@@ -80,7 +48,7 @@ func (s *Store) Letters(ctx context.Context, tenant int64, f store.LetterFilter,
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, next := cut(rows, p.Limit, func(l *store.Letter) int64 { return l.Seq })
+	rows, next := row.Cut(rows, p.Limit, func(l *store.Letter) int64 { return l.Seq })
 	return rows, next, nil
 }
 
@@ -91,7 +59,7 @@ func (s *Store) Letter(ctx context.Context, tenant int64, id uuid.UUID) (store.L
 		return store.Letter{}, err
 	}
 	if len(rows) == 0 {
-		return store.Letter{}, noLetter(id)
+		return store.Letter{}, row.NoLetter(id)
 	}
 	l := rows[0]
 	if l.Event != nil { // one letter is shown whole
@@ -104,17 +72,15 @@ func (s *Store) Letter(ctx context.Context, tenant int64, id uuid.UUID) (store.L
 	return l, nil
 }
 
-func noLetter(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no dead letter %s", id) }
-
 // letters reads dead letters, of one tenant, with their events.
 func (s *Store) letters(ctx context.Context, where string, args ...any) ([]store.Letter, error) {
 	var rows []store.Letter
 	bySeq := map[int64]int{}
 	var tenant int64
 	var seqs []int64
-	err := s.read(ctx, "read dead letters", `SELECT `+letterColumns+` FROM dead_letter d WHERE `+where, func(sc scanner) error {
+	err := s.read(ctx, "read dead letters", `SELECT `+row.LetterColumns+` FROM dead_letter d WHERE `+where, func(sc row.Scanner) error {
 		var l store.Letter
-		seq, err := scanLetter(sc, &l)
+		seq, err := row.ScanLetter(sc, &l)
 		if err != nil {
 			return err
 		}
@@ -129,9 +95,9 @@ func (s *Store) letters(ctx context.Context, where string, args ...any) ([]store
 		return rows, err
 	}
 	err = s.read(ctx, "read dead letters", `SELECT `+lightColumns+` FROM event e WHERE e.seq = ANY ($1::bigint[]) AND e.tenant_id = $2`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			rows[bySeq[r.Seq]].Event = &r
@@ -146,7 +112,7 @@ func (s *Store) LetterStats(ctx context.Context, tenant int64) (store.LetterStat
 		ByStatus: map[store.LetterStatus]int64{}, ByReason: map[string]int64{}, ByProvider: map[string]int64{},
 	}
 	err := s.read(ctx, "dead letter stats", `SELECT status, reason, provider, count(*), min(first_received_at) FROM dead_letter
-		WHERE tenant_id = $1 GROUP BY status, reason, provider`, func(sc scanner) error {
+		WHERE tenant_id = $1 GROUP BY status, reason, provider`, func(sc row.Scanner) error {
 		var status store.LetterStatus
 		var reason, provider string
 		var n, oldest int64
@@ -158,7 +124,7 @@ func (s *Store) LetterStats(ctx context.Context, tenant int64) (store.LetterStat
 		if status == store.LetterDead {
 			st.ByReason[reason] += n
 			st.ByProvider[provider] += n
-			if o := at(oldest); st.OldestAt.IsZero() || o.Before(st.OldestAt) {
+			if o := row.At(oldest); st.OldestAt.IsZero() || o.Before(st.OldestAt) {
 				st.OldestAt = o
 			}
 		}
@@ -172,7 +138,7 @@ func (s *Store) LetterCounts(ctx context.Context) (map[store.LetterStatus]int64,
 	all := map[store.LetterStatus]int64{
 		store.LetterDead: 0, store.LetterReplaying: 0, store.LetterReplayed: 0, store.LetterIgnored: 0,
 	}
-	err := s.read(ctx, "count dead letters", `SELECT status, count(*) FROM dead_letter GROUP BY status`, func(sc scanner) error {
+	err := s.read(ctx, "count dead letters", `SELECT status, count(*) FROM dead_letter GROUP BY status`, func(sc row.Scanner) error {
 		var status store.LetterStatus
 		var n int64
 		err := sc.Scan(&status, &n)
@@ -199,7 +165,7 @@ func (s *Store) SetLetter(ctx context.Context, tenant int64, id uuid.UUID, from,
 			if ok, err := t.one(`SELECT status FROM dead_letter WHERE id = $1 AND tenant_id = $2`, []any{id[:], tenant}, &now); err != nil {
 				return err
 			} else if !ok {
-				return noLetter(id)
+				return row.NoLetter(id)
 			}
 			return fault.New(fault.Conflict, "the dead letter is %s; this is possible only while it is %s", now, from)
 		}
@@ -263,14 +229,14 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 		keys[i] = ids[i][:]
 	}
 	err := t.query(`SELECT d.id, d.event_seq, d.status FROM dead_letter d
-		WHERE d.tenant_id = $1 AND d.id = ANY ($2::bytea[]) AND d.event_seq IS NOT NULL`, func(sc scanner) error {
+		WHERE d.tenant_id = $1 AND d.id = ANY ($2::bytea[]) AND d.event_seq IS NOT NULL`, func(sc row.Scanner) error {
 		var id []byte
 		var seq int64
 		var st store.LetterStatus
 		if err := sc.Scan(&id, &seq, &st); err != nil {
 			return err
 		}
-		letters[seq], status[seq] = idOf(id), st
+		letters[seq], status[seq] = row.ID(id), st
 		seqs = append(seqs, seq)
 		return nil
 	}, tenant, keys)
@@ -279,9 +245,9 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 	}
 	var works []*store.Work
 	err = t.query(`SELECT `+lightColumns+` FROM event e WHERE e.seq = ANY ($1::bigint[]) AND e.tenant_id = $2 ORDER BY e.seq`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			if r.State != event.Dead || status[r.Seq] == store.LetterIgnored {
@@ -316,7 +282,7 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 func (s *Store) SettleBody(ctx context.Context, tenant int64, id uuid.UUID, status store.LetterStatus, reason, detail string) error {
 	return s.write(ctx, "settle body", func(t *tx) error {
 		_, err := t.exec(`UPDATE dead_letter SET status = $3, reason = $4, error = $5, attempts = attempts + 1, last_attempt_at = $6
-			WHERE id = $1 AND tenant_id = $2 AND status IN ('dead', 'replaying')`, id[:], tenant, string(status), reason, detail, us(t.now))
+			WHERE id = $1 AND tenant_id = $2 AND status IN ('dead', 'replaying')`, id[:], tenant, string(status), reason, detail, row.US(t.now))
 		return err
 	})
 }

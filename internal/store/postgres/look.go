@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // look is the second look. An event and the enrollment it belongs to may be
@@ -69,13 +70,13 @@ func (t *tx) missed(added map[keyRef]int64) ([]*store.Work, error) {
 	err := t.query(`SELECT DISTINCT w.tenant_id, w.event_seq FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS b(tenant_id, key, until)
 		CROSS JOIN LATERAL (SELECT tenant_id, event_seq FROM waiting_key WHERE tenant_id = b.tenant_id AND key = b.key AND event_seq <= b.until
 			ORDER BY event_seq LIMIT $4) w
-		LIMIT $4`, func(sc scanner) error {
+		LIMIT $4`, func(sc row.Scanner) error {
 		var s tenantSeq
 		err := sc.Scan(&s.tenant, &s.seq)
 		seqs = append(seqs, s)
 		return err
 	}, column(refs, func(r keyRef) int64 { return r.tenant }), column(refs, func(r keyRef) []byte { return r.key[:] }),
-		column(refs, func(r keyRef) int64 { return added[r] }), adoptLimit)
+		column(refs, func(r keyRef) int64 { return added[r] }), store.AdoptLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 //go:embed migrations/*.sql
@@ -89,9 +90,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := migrate(long, s.opt.URL); err != nil {
 		return err
 	}
-	uid := newID()
+	uid := row.NewID()
 	if _, err := s.writers.Exec(long, `INSERT INTO tenant (id, uid, name, created_at) VALUES ($1, $2, 'default', $3) ON CONFLICT DO NOTHING`,
-		store.DefaultTenant, uid[:], us(s.opt.Now())); err != nil {
+		store.DefaultTenant, uid[:], row.US(s.opt.Now())); err != nil {
 		return fmt.Errorf("make the first tenant: %w", err)
 	}
 	s.prepared.Store(true)
@@ -154,23 +155,17 @@ func (s *Store) check(ctx context.Context) (err error) {
 	return nil
 }
 
-// Migration is one step of the schema.
-type Migration struct {
-	Version   int64
-	AppliedAt time.Time // zero: pending
-}
-
 // Migrations lists the schema's steps and when each was applied to a
 // database. It changes nothing but for the table that notes them.
-func Migrations(ctx context.Context, url string) ([]Migration, error) {
-	var all []Migration
+func Migrations(ctx context.Context, url string) ([]store.Migration, error) {
+	var all []store.Migration
 	err := withProvider(url, func(p *goose.Provider) error {
 		steps, err := p.Status(ctx)
 		if err != nil {
 			return fmt.Errorf("read migrations: %w", err)
 		}
 		for _, st := range steps {
-			all = append(all, Migration{st.Source.Version, st.AppliedAt.UTC()})
+			all = append(all, store.Migration{Version: st.Source.Version, AppliedAt: st.AppliedAt.UTC()})
 		}
 		return nil
 	})

@@ -9,21 +9,8 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-// share is how much of a claim each route gets first; what one does not use
-// the others may.
-func share(r event.Route) int {
-	switch r {
-	case event.RouteUrgent:
-		return 8
-	case event.RouteStandard:
-		return 4
-	case event.RouteBulk:
-		return 1
-	}
-	return 1
-}
 
 // offer is what one tenant has due on a route, and what is taken of it.
 type offer struct {
@@ -39,14 +26,14 @@ type offer struct {
 func deal(offers []*offer, n int) {
 	weights := 0
 	for _, r := range event.Routes() {
-		weights += share(r)
+		weights += store.Share(r)
 	}
 	left := n
 	for pass := range 2 {
 		for _, r := range event.Routes() {
 			want := left
 			if pass == 0 {
-				want = min(want, max(1, n*share(r)/weights))
+				want = min(want, max(1, n*store.Share(r)/weights))
 			}
 			left -= dealRoute(offers, r, want)
 		}
@@ -79,7 +66,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease, overdue time.Duration) 
 	var claim store.Claim
 	err := s.write(ctx, "claim orphans", func(t *tx) error {
 		claim = store.Claim{Token: 1 + rand.Int64N(1<<62)} //nolint:gosec // it tells claims apart and guards nothing
-		offers, err := t.offers(n, us(t.now.Add(-overdue)))
+		offers, err := t.offers(n, row.US(t.now.Add(-overdue)))
 		if err != nil || len(offers) == 0 {
 			return err
 		}
@@ -89,7 +76,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease, overdue time.Duration) 
 				SELECT c.event_seq FROM unnest($1::text[], $2::bigint[], $3::int[]) AS b(route, tenant_id, take)
 				CROSS JOIN LATERAL (SELECT event_seq FROM orphan WHERE route = b.route AND tenant_id = b.tenant_id AND visible_at <= $4
 					ORDER BY visible_at LIMIT b.take FOR UPDATE SKIP LOCKED) c) taken
-			WHERE o.event_seq = taken.event_seq RETURNING o.event_seq, o.tenant_id, o.route, o.attempts`, func(sc scanner) error {
+			WHERE o.event_seq = taken.event_seq RETURNING o.event_seq, o.tenant_id, o.route, o.attempts`, func(sc row.Scanner) error {
 			var c store.Claimed
 			err := sc.Scan(&c.Seq, &c.Tenant, &c.Route, &c.Attempts)
 			claim.Events = append(claim.Events, c)
@@ -97,7 +84,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease, overdue time.Duration) 
 		},
 			column(offers, func(o *offer) string { return string(o.route) }), column(offers, func(o *offer) int64 { return o.tenant }),
 			column(offers, func(o *offer) int32 { return int32(o.take) }), //nolint:gosec // at most n
-			us(t.now.Add(-overdue)), us(t.now.Add(lease)), claim.Token)
+			row.US(t.now.Add(-overdue)), row.US(t.now.Add(lease)), claim.Token)
 	})
 	if err != nil {
 		return store.Claim{}, err
@@ -113,7 +100,7 @@ func (t *tx) offers(n int, since int64) ([]*offer, error) {
 	err := t.query(`SELECT r.route, t.id, o.n, o.oldest FROM unnest($1::text[]) AS r(route) CROSS JOIN tenant t
 		CROSS JOIN LATERAL (SELECT count(*) AS n, min(visible_at) AS oldest FROM (
 			SELECT visible_at FROM orphan WHERE route = r.route AND tenant_id = t.id AND visible_at <= $2 ORDER BY visible_at LIMIT $3) due) o
-		WHERE o.n > 0`, func(sc scanner) error {
+		WHERE o.n > 0`, func(sc row.Scanner) error {
 		o := &offer{}
 		err := sc.Scan(&o.route, &o.tenant, &o.due, &o.oldest)
 		all = append(all, o)
@@ -158,7 +145,7 @@ func (t *tx) held(claim store.Claim) ([]*store.Work, error) {
 	var seqs []tenantSeq
 	err := t.query(`SELECT o.event_seq, o.tenant_id, o.attempts, o.failures FROM unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id)
 		JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND (o.token = $3 OR $4) AND o.due_at <= $5
-		ORDER BY o.event_seq FOR UPDATE OF o`, func(sc scanner) error {
+		ORDER BY o.event_seq FOR UPDATE OF o`, func(sc row.Scanner) error {
 		var seq tenantSeq
 		var h state
 		if err := sc.Scan(&seq.seq, &seq.tenant, &h.attempts, &h.failures); err != nil {
@@ -170,7 +157,7 @@ func (t *tx) held(claim store.Claim) ([]*store.Work, error) {
 		}
 		return nil
 	}, column(claim.Events, func(c store.Claimed) int64 { return c.Seq }), column(claim.Events, func(c store.Claimed) int64 { return c.Tenant }),
-		claim.Token, claim.External, us(t.now))
+		claim.Token, claim.External, row.US(t.now))
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +195,7 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 		if len(again) > 0 {
 			t.later(`UPDATE orphan o SET failures = o.failures + 1, token = 0, visible_at = $3
 				FROM unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id) WHERE o.event_seq = b.seq AND o.tenant_id = b.tenant_id`,
-				column(again, seqOf), column(again, tenantOf), us(t.now.Add(time.Minute)))
+				column(again, seqOf), column(again, tenantOf), row.US(t.now.Add(time.Minute)))
 		}
 		if err := t.process(poison); err != nil {
 			return err
@@ -241,12 +228,12 @@ func (s *Store) Release(ctx context.Context, claim store.Claim) error {
 func (s *Store) NextDue(ctx context.Context) (due time.Time, ok bool, err error) {
 	routes := column(event.Routes(), func(r event.Route) string { return string(r) })
 	err = s.read(ctx, "next due", `SELECT min((SELECT min(visible_at) FROM orphan WHERE route = r.route AND tenant_id = t.id))
-		FROM unnest($1::text[]) AS r(route) CROSS JOIN tenant t`, func(sc scanner) error {
+		FROM unnest($1::text[]) AS r(route) CROSS JOIN tenant t`, func(sc row.Scanner) error {
 		var first *int64
 		if err := sc.Scan(&first); err != nil || first == nil {
 			return err
 		}
-		due, ok = at(*first), true
+		due, ok = row.At(*first), true
 		return nil
 	}, routes)
 	return due, ok, err
@@ -255,10 +242,10 @@ func (s *Store) NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 // Orphans pages through what waits, by number from the one after: what a queue
 // beside the database is rebuilt from.
 func (s *Store) Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error) {
-	now := us(s.opt.Now())
+	now := row.US(s.opt.Now())
 	var all []store.Parked
 	err := s.read(ctx, "read orphans", `SELECT event_seq, tenant_id, route, due_at FROM orphan WHERE event_seq > $1 ORDER BY event_seq LIMIT $2`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var p store.Parked
 			var due int64
 			err := sc.Scan(&p.Seq, &p.Tenant, &p.Route, &due)
@@ -280,15 +267,15 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 			SELECT route, count(*) AS depth, count(*) FILTER (WHERE visible_at <= $1) AS due,
 				count(*) FILTER (WHERE token <> 0 AND visible_at > $1) AS leased, min(event_seq) AS oldest
 			FROM orphan GROUP BY route) o JOIN event e ON e.seq = o.oldest`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var route event.Route
 			var st store.RouteStats
 			var received int64
 			err := sc.Scan(&route, &st.Depth, &st.Due, &st.Leased, &received)
-			st.OldestAt = at(received)
+			st.OldestAt = row.At(received)
 			all[route] = st
 			return err
-		}, us(s.opt.Now()))
+		}, row.US(s.opt.Now()))
 	return all, err
 }
 
@@ -296,10 +283,10 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 // O(tenants and slots).
 func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, err error) {
 	err = s.read(ctx, "queue depth", `SELECT coalesce((SELECT sum(orphaned) FROM ledger), 0)::bigint,
-		coalesce((SELECT received_at FROM event WHERE seq = (SELECT min(event_seq) FROM orphan)), 0)`, func(sc scanner) error {
+		coalesce((SELECT received_at FROM event WHERE seq = (SELECT min(event_seq) FROM orphan)), 0)`, func(sc row.Scanner) error {
 		var us int64
 		err := sc.Scan(&depth, &us)
-		oldest = at(us)
+		oldest = row.At(us)
 		return err
 	})
 	return depth, oldest, err

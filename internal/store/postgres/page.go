@@ -14,20 +14,3 @@ func before(p store.Page) int64 {
 	}
 	return p.After
 }
-
-// page takes the row off that was read only to know whether more follow.
-func page[T any](rows []T, seqs []int64, limit int) ([]T, int64) {
-	if len(rows) <= limit {
-		return rows, 0
-	}
-	return rows[:limit], seqs[limit-1]
-}
-
-// cut does what page does for rows that know their number.
-func cut[T any](rows []T, limit int, seq func(*T) int64) ([]T, int64) {
-	if len(rows) <= limit {
-		return rows, 0
-	}
-	rows = rows[:limit]
-	return rows, seq(&rows[limit-1])
-}

@@ -23,13 +23,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Options are what the store needs to know of the outside.
@@ -69,7 +69,7 @@ type Store struct {
 // read runs a query outside of a transaction. A connection that was lost since
 // its last use, as all are when the server was restarted, is not the caller's
 // trouble: the query is run on another one.
-func (s *Store) read(ctx context.Context, op, query string, each func(scanner) error, args ...any) error {
+func (s *Store) read(ctx context.Context, op, query string, each func(row.Scanner) error, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
 	if err := s.prepare(ctx); err != nil {
@@ -84,7 +84,7 @@ func (s *Store) read(ctx context.Context, op, query string, each func(scanner) e
 		seen := false
 		var rows pgx.Rows
 		if rows, err = conn.Query(ctx, query, args...); err == nil {
-			err = drain(rows, func(sc scanner) error {
+			err = drain(rows, func(sc row.Scanner) error {
 				seen = true
 				return each(sc)
 			})
@@ -97,7 +97,7 @@ func (s *Store) read(ctx context.Context, op, query string, each func(scanner) e
 	return s.fail(op, err)
 }
 
-func drain(rows pgx.Rows, each func(scanner) error) error {
+func drain(rows pgx.Rows, each func(row.Scanner) error) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := each(rows); err != nil {
@@ -173,40 +173,6 @@ func readOnly(err error) bool {
 	return ok && pg.Code == "25006"
 }
 
-// us is a time as it is stored; the zero time is 0.
-func us(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-// at is a stored time; 0 is the zero time.
-func at(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
-}
-
-// blob is an id as it is stored; uuid.Nil is NULL.
-func blob(id uuid.UUID) any {
-	if id == uuid.Nil {
-		return nil
-	}
-	return id[:]
-}
-
-func idOf(b []byte) uuid.UUID {
-	var id uuid.UUID
-	copy(id[:], b)
-	return id
-}
-
-// newID makes a UUIDv7. It only fails when the system has no randomness, and
-// then nothing else works either.
-func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
-
 // Close closes every connection. It must be the last call.
 func (s *Store) Close() error {
 	if s.pool != nil {
@@ -221,7 +187,7 @@ func (s *Store) Close() error {
 // Ping reads one row: is the database there?
 func (s *Store) Ping(ctx context.Context) error {
 	found := false
-	err := s.read(ctx, "ping", `SELECT 1 FROM tenant LIMIT 1`, func(scanner) error {
+	err := s.read(ctx, "ping", `SELECT 1 FROM tenant LIMIT 1`, func(row.Scanner) error {
 		found = true
 		return nil
 	})

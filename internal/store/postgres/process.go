@@ -10,6 +10,7 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // process takes events through the one processor, in this transaction. What it
@@ -58,13 +59,13 @@ func (t *tx) probe(probes []store.Probe, query string, found func(p *store.Probe
 	if len(probes) == 0 {
 		return
 	}
-	t.ask(query, func(sc scanner) error {
+	t.ask(query, func(sc row.Scanner) error {
 		var ord int
 		var enrollment, instance []byte
 		if err := sc.Scan(&ord, &enrollment, &instance); err != nil {
 			return err
 		}
-		found(&probes[ord-1], idOf(enrollment), idOf(instance))
+		found(&probes[ord-1], row.ID(enrollment), row.ID(instance))
 		return nil
 	}, args(probes)...)
 }
@@ -129,7 +130,7 @@ func (t *tx) Insert(fresh []*store.Work) error {
 	when := func(is func(*store.Work) bool) []int64 {
 		return column(fresh, func(w *store.Work) int64 {
 			if is(w) {
-				return us(t.now)
+				return row.US(t.now)
 			}
 			return 0
 		})
@@ -163,9 +164,9 @@ func (t *tx) Insert(fresh []*store.Work) error {
 		text(func(e *event.Event) string { return string(e.Bounce) }),
 		column(fresh, func(w *store.Work) int32 { return int32(w.Event.Machine) }),
 		text(func(e *event.Event) string { return e.URL }),
-		column(fresh, func(w *store.Work) int64 { return us(w.Event.OccurredAt) }),
+		column(fresh, func(w *store.Work) int64 { return row.US(w.Event.OccurredAt) }),
 		column(fresh, func(w *store.Work) bool { return w.Event.OccurredAtEstimated }),
-		column(fresh, func(w *store.Work) int64 { return us(w.Event.ReceivedAt) }),
+		column(fresh, func(w *store.Work) int64 { return row.US(w.Event.ReceivedAt) }),
 		column(fresh, func(w *store.Work) string { return string(w.To) }),
 		column(fresh, reasonOf),
 		column(fresh, detailOf),
@@ -246,7 +247,7 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 		FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[], $9::bigint[], $10::bigint[], $11::text[])
 			AS b(seq, tenant_id, from_state, to_state, reason, detail, enrollment_id, instance_id, parked_at, settled_at, settled_by)
 		WHERE e.seq = b.seq AND e.tenant_id = b.tenant_id AND e.state = b.from_state
-		RETURNING e.seq`, func(sc scanner) error {
+		RETURNING e.seq`, func(sc row.Scanner) error {
 		var seq int64
 		if err := sc.Scan(&seq); err != nil {
 			return err
@@ -262,13 +263,13 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 		column(all, reasonOf), column(all, detailOf), column(all, appliedTo), column(all, appliedIn),
 		column(all, func(w *store.Work) int64 {
 			if w.To == event.Orphaned && w.ParkedAt.IsZero() {
-				return us(t.now)
+				return row.US(t.now)
 			}
-			return us(w.ParkedAt)
+			return row.US(w.ParkedAt)
 		}),
 		column(all, func(w *store.Work) int64 {
 			if w.To == event.Applied {
-				return us(t.now)
+				return row.US(t.now)
 			}
 			return 0
 		}),
@@ -290,7 +291,7 @@ func (t *tx) Depart(d store.Departures) error {
 		bySeq(d.Letters)
 		t.later(`UPDATE dead_letter d SET status = 'replayed', last_attempt_at = $3
 			FROM unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id) WHERE d.event_seq = b.seq AND d.tenant_id = b.tenant_id`,
-			column(d.Letters, seqOf), column(d.Letters, tenantOf), us(t.now))
+			column(d.Letters, seqOf), column(d.Letters, tenantOf), row.US(t.now))
 	}
 	entries := make([]searchEntry, len(d.Settled))
 	for i, w := range d.Settled {
@@ -334,7 +335,7 @@ func (t *tx) Park(works []*store.Work) error {
 	return nil
 }
 
-func dueOf(w *store.Work) int64 { return us(w.Result.NextAttemptAt) }
+func dueOf(w *store.Work) int64 { return row.US(w.Result.NextAttemptAt) }
 
 // Spend implements store.Steps. The rows are locked (held): of two claimers one
 // spends an attempt.
@@ -345,7 +346,7 @@ func (t *tx) Spend(works []*store.Work) error {
 		WHERE o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND o.attempts = b.seen AND o.due_at <= $5`,
 		column(works, seqOf), column(works, tenantOf),
 		column(works, func(w *store.Work) int32 { return int32(w.Attempts) }), //nolint:gosec // read from an INT
-		column(works, dueOf), us(t.now))
+		column(works, dueOf), row.US(t.now))
 	return nil
 }
 
@@ -357,7 +358,7 @@ func (t *tx) Bury(works []*store.Work) error {
 	bySeq(works)
 	ids := make([]uuid.UUID, len(works))
 	for i := range ids {
-		ids[i] = newID()
+		ids[i] = row.NewID()
 	}
 	t.later(`INSERT INTO dead_letter (id, tenant_id, event_seq, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at)
 		SELECT id, tenant_id, seq, source_id, provider, reason, error, 'dead', attempts, first_received_at, $9
@@ -369,14 +370,14 @@ func (t *tx) Bury(works []*store.Work) error {
 		column(works, func(w *store.Work) []byte { return bytesOf(&w.Event.SourceID) }),
 		column(works, func(w *store.Work) string { return w.Event.Provider }),
 		column(works, reasonOf), column(works, detailOf),
-		column(works, func(w *store.Work) int64 { return us(w.Event.ReceivedAt) }), us(t.now),
+		column(works, func(w *store.Work) int64 { return row.US(w.Event.ReceivedAt) }), row.US(t.now),
 		column(works, func(w *store.Work) int32 { return int32(w.Spent()) })) //nolint:gosec // one more than what was read from an INT
 	waiting := slices.DeleteFunc(slices.Clone(works), func(w *store.Work) bool { return !w.Unmatched() })
 	if len(waiting) > 0 {
 		t.later(`INSERT INTO recheck (tenant_id, event_seq, due_at)
 			SELECT tenant_id, seq, $3 FROM unnest($1::bigint[], $2::bigint[]) AS b(tenant_id, seq)
 			ON CONFLICT (event_seq) DO UPDATE SET due_at = excluded.due_at`,
-			column(waiting, tenantOf), column(waiting, seqOf), us(t.now.Add(recheckAfter)))
+			column(waiting, tenantOf), column(waiting, seqOf), row.US(t.now.Add(recheckAfter)))
 	}
 	return nil
 }
@@ -391,7 +392,7 @@ func (t *tx) Remember(entries []store.Entry) error {
 		ON CONFLICT DO NOTHING`,
 		column(entries, func(e store.Entry) int64 { return e.Tenant }),
 		column(entries, func(e store.Entry) int64 { return e.Seq }),
-		column(entries, func(e store.Entry) int64 { return us(e.At) }),
+		column(entries, func(e store.Entry) int64 { return row.US(e.At) }),
 		column(entries, func(e store.Entry) string { return e.What }),
 		column(entries, func(e store.Entry) string { return e.Detail }))
 	return nil

@@ -10,6 +10,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // replayLease is how many deadlines of a transaction a replica has for a part
@@ -21,7 +22,7 @@ const replayLease = 10
 // counting them; NextReplay and FinishReplayBatch carry it on, on whatever
 // replica, also after a restart. A dry run only counts.
 func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, f store.LetterFilter, dryRun bool, actor string) (store.Replay, error) {
-	r := store.Replay{ID: newID(), Status: "running"}
+	r := store.Replay{ID: row.NewID(), Status: "running"}
 	f.Status = store.LetterDead
 	filter, err := json.Marshal(f)
 	if err != nil {
@@ -39,7 +40,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 	var until int64
 	// Counted by a reader: a million letters take no writer's place.
 	err = s.read(ctx, "count dead letters", `SELECT count(*), coalesce(max(d.seq), 0) FROM dead_letter d WHERE `+c.String(),
-		func(sc scanner) error { return sc.Scan(&r.Matched, &until) }, c.args...)
+		func(sc row.Scanner) error { return sc.Scan(&r.Matched, &until) }, c.args...)
 	if err != nil || dryRun {
 		return r, err
 	}
@@ -53,7 +54,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 			}
 		}
 		if _, err := t.exec(`INSERT INTO replay (id, tenant_id, status, filter, by_ids, after_seq, until_seq, matched, created_at, updated_at)
-			VALUES ($1, $2, 'running', $3, $4, 0, $5, $6, $7, $7)`, r.ID[:], tenant, filter, ids != nil, until, r.Matched, us(t.now)); err != nil {
+			VALUES ($1, $2, 'running', $3, $4, 0, $5, $6, $7, $7)`, r.ID[:], tenant, filter, ids != nil, until, r.Matched, row.US(t.now)); err != nil {
 			return err
 		}
 		if _, err := t.exec(`INSERT INTO replaying (tenant_id, replay_id, served_at, until) VALUES ($1, $2, 0, 0)`, tenant, r.ID[:]); err != nil {
@@ -81,11 +82,11 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok 
 			WHERE r.id = replaying.replay_id AND r.tenant_id = replaying.tenant_id AND r.id = (
 				SELECT replay_id FROM replaying WHERE until <= $1 ORDER BY served_at, replay_id LIMIT 1 FOR UPDATE SKIP LOCKED)
 			RETURNING r.id, r.tenant_id, r.filter, r.by_ids, r.until_seq`,
-			[]any{us(t.now), us(t.now.Add(replayLease * s.opt.TxTimeout))}, &id, &b.Tenant, &filter, &byIDs, &until)
+			[]any{row.US(t.now), row.US(t.now.Add(replayLease * s.opt.TxTimeout))}, &id, &b.Tenant, &filter, &byIDs, &until)
 		if err != nil || !ok {
 			return err
 		}
-		b.ID = idOf(id)
+		b.ID = row.ID(id)
 		// In a statement of its own: it sees what the one who had it last booked.
 		if _, err := t.one(`SELECT after_seq FROM replay WHERE id = $1 AND tenant_id = $2`, []any{id, b.Tenant}, &b.After); err != nil {
 			return err
@@ -125,7 +126,7 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok 
 // part reads which letters a replay is at.
 func (t *tx) part(b store.ReplayBatch) ([]int64, error) {
 	var seqs []int64
-	err := t.query(`SELECT letter_seq FROM replay_part WHERE replay_id = $1 AND tenant_id = $2 ORDER BY letter_seq`, func(sc scanner) error {
+	err := t.query(`SELECT letter_seq FROM replay_part WHERE replay_id = $1 AND tenant_id = $2 ORDER BY letter_seq`, func(sc row.Scanner) error {
 		var seq int64
 		err := sc.Scan(&seq)
 		seqs = append(seqs, seq)
@@ -165,7 +166,7 @@ func (s *Store) FinishReplayBatch(ctx context.Context, b store.ReplayBatch, outc
 			dead = dead + $6, updated_at = $8, after_seq = $10,
 			skipped = skipped + $7 - CASE status WHEN 'cancelled' THEN $11::bigint ELSE 0 END -- which counted this part as skipped
 			WHERE id = $1 AND tenant_id = $2 AND after_seq = $9`,
-			b.ID[:], b.Tenant, sum.Applied, sum.Orphaned, sum.Duplicate, sum.Dead, sum.Skipped, us(t.now), b.After, b.Letters[len(b.Letters)-1].Seq, len(b.Letters))
+			b.ID[:], b.Tenant, sum.Applied, sum.Orphaned, sum.Duplicate, sum.Dead, sum.Skipped, row.US(t.now), b.After, b.Letters[len(b.Letters)-1].Seq, len(b.Letters))
 		if err != nil || booked == 0 {
 			return err // another replica took the part over and was faster
 		}
@@ -196,7 +197,7 @@ func (t *tx) endReplay(tenant int64, id uuid.UUID, status string) error {
 		skipped = greatest(skipped + part.n, matched - applied - orphaned - duplicate - dead),
 		matched = greatest(matched, applied + orphaned + duplicate + dead + skipped + part.n)
 		FROM (SELECT count(*) AS n FROM replay_part WHERE replay_id = $1 AND tenant_id = $2) part
-		WHERE id = $1 AND tenant_id = $2 AND status = 'running'`, id[:], tenant, status, us(t.now)); err != nil {
+		WHERE id = $1 AND tenant_id = $2 AND status = 'running'`, id[:], tenant, status, row.US(t.now)); err != nil {
 		return err
 	}
 	if err := t.endPart(tenant, id); err != nil {
@@ -211,11 +212,11 @@ func (s *Store) ReplayProgress(ctx context.Context, tenant int64, id uuid.UUID) 
 	r := store.Replay{ID: id}
 	found := false
 	err := s.read(ctx, "read replay", `SELECT status, matched, applied, orphaned, duplicate, dead, skipped, created_at, updated_at
-		FROM replay WHERE id = $1 AND tenant_id = $2`, func(sc scanner) error {
+		FROM replay WHERE id = $1 AND tenant_id = $2`, func(sc row.Scanner) error {
 		found = true
 		var created, updated int64
 		err := sc.Scan(&r.Status, &r.Matched, &r.Applied, &r.Orphaned, &r.Duplicate, &r.Dead, &r.Skipped, &created, &updated)
-		r.CreatedAt, r.UpdatedAt = at(created), at(updated)
+		r.CreatedAt, r.UpdatedAt = row.At(created), row.At(updated)
 		return err
 	}, id[:], tenant)
 	if err == nil && !found {

@@ -9,6 +9,7 @@ import (
 
 	"tallyhook/internal/campaign"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // slotsSQL are the slots that counters have. The index begins with the slot, so
@@ -23,10 +24,10 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 	n := store.Numbers{Status: map[string]int64{}}
 	from, to := int64(-1<<62), int64(1<<62)
 	if !since.IsZero() {
-		from = us(since)
+		from = row.US(since)
 	}
 	if !until.IsZero() {
-		to = us(until)
+		to = row.US(until)
 	}
 	for _, st := range campaign.Statuses() {
 		n.Status[string(st)] = 0
@@ -36,7 +37,7 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 	err := s.snapshot(ctx, "read numbers", func(each eachFunc) error {
 		err := each(slotsSQL+`SELECT bucket, type, qualifier, step, machine, provider, variant, sum(count)::bigint FROM slots s JOIN counter c ON c.slot = s.slot
 			WHERE c.tenant_id = $1 AND c.instance_id = $2 AND bucket * 1000000 >= $3 AND bucket * 1000000 < $4
-			GROUP BY bucket, type, qualifier, step, machine, provider, variant HAVING sum(count) <> 0`, func(sc scanner) error {
+			GROUP BY bucket, type, qualifier, step, machine, provider, variant HAVING sum(count) <> 0`, func(sc row.Scanner) error {
 			var r store.Tally
 			var bucket int64
 			err := sc.Scan(&bucket, &r.Type, &r.Qualifier, &r.Step, &r.Machine, &r.Provider, &r.Variant, &r.Count)
@@ -48,19 +49,19 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 			return err
 		}
 		err = each(`SELECT enrollment_id, type, qualifier, step, machine, provider, variant, count, first_at FROM fact
-			WHERE tenant_id = $1 AND instance_id = $2 AND first_at >= $3 AND first_at < $4`, func(sc scanner) error {
+			WHERE tenant_id = $1 AND instance_id = $2 AND first_at >= $3 AND first_at < $4`, func(sc row.Scanner) error {
 			var r store.UniqueRow
 			var id []byte
 			var first int64
 			err := sc.Scan(&id, &r.Type, &r.Qualifier, &r.Step, &r.Machine, &r.Provider, &r.Variant, &r.Count, &first)
-			r.Enrollment, r.FirstAt = idOf(id), at(first)
+			r.Enrollment, r.FirstAt = row.ID(id), row.At(first)
 			n.Uniques = append(n.Uniques, r)
 			return err
 		}, tenant, instance[:], from, to)
 		if err != nil {
 			return err
 		}
-		return each(`SELECT status, count(*) FROM enrollment WHERE instance_id = $1 AND tenant_id = $2 GROUP BY status`, func(sc scanner) error {
+		return each(`SELECT status, count(*) FROM enrollment WHERE instance_id = $1 AND tenant_id = $2 GROUP BY status`, func(sc row.Scanner) error {
 			var st string
 			var c int64
 			err := sc.Scan(&st, &c)
@@ -72,7 +73,7 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 }
 
 // eachFunc runs a query and hands its rows out.
-type eachFunc func(query string, fn func(scanner) error, args ...any) error
+type eachFunc func(query string, fn func(row.Scanner) error, args ...any) error
 
 // snapshot runs queries that all see the database as of one moment.
 func (s *Store) snapshot(ctx context.Context, op string, fn func(each eachFunc) error) error {
@@ -80,7 +81,7 @@ func (s *Store) snapshot(ctx context.Context, op string, fn func(each eachFunc) 
 		return s.fail(op, err)
 	}
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(pg pgx.Tx) error {
-		return fn(func(query string, fn func(scanner) error, args ...any) error {
+		return fn(func(query string, fn func(row.Scanner) error, args ...any) error {
 			rows, err := pg.Query(ctx, query, args...)
 			if err != nil {
 				return err
@@ -94,8 +95,8 @@ func (s *Store) snapshot(ctx context.Context, op string, fn func(each eachFunc) 
 // Ledgers reads every tenant's account, at O(tenants and slots).
 func (s *Store) Ledgers(ctx context.Context) ([]store.Ledger, error) {
 	var all []store.Ledger
-	err := s.read(ctx, "read ledgers", ledgerQuery, func(sc scanner) error {
-		l, _, err := scanLedger(sc)
+	err := s.read(ctx, "read ledgers", ledgerQuery, func(sc row.Scanner) error {
+		l, _, err := row.ScanLedger(sc)
 		all = append(all, l)
 		return err
 	})
@@ -106,13 +107,6 @@ const ledgerQuery = `SELECT t.id, t.uid, coalesce(sum(l.received), 0)::bigint, c
 	coalesce(sum(l.orphaned), 0)::bigint, coalesce(sum(l.dead), 0)::bigint, coalesce(sum(l.ignored), 0)::bigint,
 	coalesce(sum(l.archived), 0)::bigint, coalesce(sum(l.undecodable), 0)::bigint
 	FROM tenant t LEFT JOIN ledger l ON l.tenant_id = t.id GROUP BY t.id ORDER BY t.id`
-
-func scanLedger(sc scanner) (store.Ledger, uuid.UUID, error) {
-	var l store.Ledger
-	var uid []byte
-	err := sc.Scan(&l.Tenant, &uid, &l.Received, &l.Duplicates, &l.Applied, &l.Orphaned, &l.Dead, &l.Ignored, &l.Archived, &l.Undecodable)
-	return l, idOf(uid), err
-}
 
 // Balance recounts every event, counter and fact in one snapshot and holds
 // the accounts against it. It reads the whole database: minutes for tens of
@@ -139,8 +133,7 @@ func (s *Store) Balance(ctx context.Context) (store.Balance, error) {
 	for i := range r.b.Tenants {
 		t := &r.b.Tenants[i]
 		l, n := t.Ledger, t.Recount
-		r.b.Difference += abs(l.Difference()) + abs(l.Received-n.Received) + abs(l.Duplicates-n.Duplicates) + abs(l.Applied-n.Applied) +
-			abs(l.Orphaned-n.Orphaned) + abs(l.Dead-n.Dead) + abs(l.Ignored-n.Ignored) + abs(l.Undecodable-n.Undecodable) + t.Counters
+		r.b.Difference += l.Off(n) + t.Counters
 	}
 	return r.b, nil
 }
@@ -153,8 +146,8 @@ type recount struct {
 
 // ledgers reads the accounts, and counts the events and bodies that they are about.
 func (r *recount) ledgers(each eachFunc) error {
-	err := each(ledgerQuery, func(sc scanner) error {
-		l, uid, err := scanLedger(sc)
+	err := each(ledgerQuery, func(sc row.Scanner) error {
+		l, uid, err := row.ScanLedger(sc)
 		r.index[l.Tenant] = len(r.b.Tenants)
 		r.b.Tenants = append(r.b.Tenants, store.TenantBalance{Tenant: uid, Ledger: l, Recount: store.Ledger{Tenant: l.Tenant, Archived: l.Archived}})
 		return err
@@ -163,7 +156,7 @@ func (r *recount) ledgers(each eachFunc) error {
 		return err
 	}
 	err = each(`SELECT tenant_id, count(*), sum(duplicates)::bigint, count(*) FILTER (WHERE state = 'applied'), count(*) FILTER (WHERE state = 'orphaned'),
-		count(*) FILTER (WHERE state = 'dead'), count(*) FILTER (WHERE state = 'ignored') FROM event GROUP BY tenant_id`, func(sc scanner) error {
+		count(*) FILTER (WHERE state = 'dead'), count(*) FILTER (WHERE state = 'ignored') FROM event GROUP BY tenant_id`, func(sc row.Scanner) error {
 		var n store.Ledger
 		var rows int64
 		if err := sc.Scan(&n.Tenant, &rows, &n.Duplicates, &n.Applied, &n.Orphaned, &n.Dead, &n.Ignored); err != nil {
@@ -177,7 +170,7 @@ func (r *recount) ledgers(each eachFunc) error {
 	if err != nil {
 		return err
 	}
-	return each(`SELECT tenant_id, count(*) FROM dead_letter WHERE event_seq IS NULL GROUP BY tenant_id`, func(sc scanner) error {
+	return each(`SELECT tenant_id, count(*) FROM dead_letter WHERE event_seq IS NULL GROUP BY tenant_id`, func(sc row.Scanner) error {
 		var tenant, n int64
 		err := sc.Scan(&tenant, &n)
 		r.b.Tenants[r.index[tenant]].Recount.Undecodable = n
@@ -186,8 +179,8 @@ func (r *recount) ledgers(each eachFunc) error {
 }
 
 // drift notes rows that differ.
-func (r *recount) drift(what string) func(scanner) error {
-	return func(sc scanner) error {
+func (r *recount) drift(what string) func(row.Scanner) error {
+	return func(sc row.Scanner) error {
 		var d store.CounterDrift
 		var tenant int64
 		var instance []byte
@@ -195,8 +188,8 @@ func (r *recount) drift(what string) func(scanner) error {
 		if err := sc.Scan(&tenant, &instance, &kind, &d.Counted, &d.Recount); err != nil {
 			return err
 		}
-		d.Instance, d.What = idOf(instance), what+" "+kind
-		r.b.Tenants[r.index[tenant]].Counters += abs(d.Counted - d.Recount)
+		d.Instance, d.What = row.ID(instance), what+" "+kind
+		r.b.Tenants[r.index[tenant]].Counters += d.Off()
 		r.b.Counters = append(r.b.Counters, d)
 		return nil
 	}
@@ -231,10 +224,3 @@ func driftQueries() []driftQuery {
 // does not use the code that it checks.
 const qualifierSQL = `CASE WHEN type = 'bounced' THEN bounce
 	WHEN type = 'resubscribed' AND (estimated OR occurred_at > received_at) THEN 'void' ELSE '' END`
-
-func abs(n int64) int64 {
-	if n < 0 {
-		return -n
-	}
-	return n
-}

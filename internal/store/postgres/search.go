@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/event"
+	"tallyhook/internal/store/row"
 )
 
 // searchRef is what event_search finds an event by: 8 bytes of a hash, so that
@@ -18,20 +19,14 @@ type searchRef struct {
 	key    [8]byte
 }
 
-func searchKey(kind, value string) (k [8]byte) {
-	h := event.HashOf("search", kind, value)
-	copy(k[:], h[:])
-	return k
-}
-
 // searchRefs are what an event is searched by.
 func searchRefs(tenant int64, email, message string, enrollment uuid.UUID) []searchRef {
 	refs := make([]searchRef, 0, 3)
 	if a := event.NormalAddress(email); a != "" {
-		refs = append(refs, searchRef{tenant, searchKey("email", a)})
+		refs = append(refs, searchRef{tenant, row.SearchKey("email", a)})
 	}
 	if m := event.NormalID(message); m != "" {
-		refs = append(refs, searchRef{tenant, searchKey("message", m)})
+		refs = append(refs, searchRef{tenant, row.SearchKey("message", m)})
 	}
 	if enrollment != uuid.Nil {
 		refs = append(refs, enrollmentRef(tenant, enrollment))
@@ -40,7 +35,7 @@ func searchRefs(tenant int64, email, message string, enrollment uuid.UUID) []sea
 }
 
 func enrollmentRef(tenant int64, enrollment uuid.UUID) searchRef {
-	return searchRef{tenant, searchKey("enrollment", enrollment.String())}
+	return searchRef{tenant, row.SearchKey("enrollment", enrollment.String())}
 }
 
 // conditions gather the parts of a WHERE and what they are about.

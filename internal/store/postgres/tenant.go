@@ -5,15 +5,16 @@ import (
 
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // CreateTenant makes a tenant; a Conflict when the name is taken.
 func (s *Store) CreateTenant(ctx context.Context, name string) (store.Tenant, error) {
-	n := store.Tenant{UID: newID(), Name: name}
+	n := store.Tenant{UID: row.NewID(), Name: name}
 	err := s.write(ctx, "create tenant", func(t *tx) error {
 		n.CreatedAt = t.now
 		made, err := t.one(`INSERT INTO tenant (uid, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING RETURNING id`,
-			[]any{n.UID[:], name, us(t.now)}, &n.ID)
+			[]any{n.UID[:], name, row.US(t.now)}, &n.ID)
 		if err == nil && !made {
 			err = fault.New(fault.Conflict, "there is a tenant %q already", name)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // attempts is how often a transaction that lost a deadlock or a serialization
@@ -136,14 +137,11 @@ func hangUp(ctx context.Context, conn *pgx.Conn) {
 	_ = conn.Close(ctx) // it is of no more use, however it ends
 }
 
-// scanner is what a row gives.
-type scanner interface{ Scan(dest ...any) error }
-
 // later queues a statement that returns nothing.
 func (t *tx) later(query string, args ...any) { t.queue.Queue(query, args...) }
 
 // ask queues a query; its rows are handed out by the next flush.
-func (t *tx) ask(query string, each func(scanner) error, args ...any) {
+func (t *tx) ask(query string, each func(row.Scanner) error, args ...any) {
 	t.queue.Queue(query, args...).Query(func(rows pgx.Rows) error { return drain(rows, each) })
 }
 
@@ -173,7 +171,7 @@ func (t *tx) exec1(query string, args ...any) (tag pgconn.CommandTag, err error)
 }
 
 // query runs a query, after what is queued.
-func (t *tx) query(query string, each func(scanner) error, args ...any) error {
+func (t *tx) query(query string, each func(row.Scanner) error, args ...any) error {
 	t.ask(query, each, args...)
 	return t.flush()
 }
@@ -181,7 +179,7 @@ func (t *tx) query(query string, each func(scanner) error, args ...any) error {
 // one reads at most one row and tells whether there was one.
 func (t *tx) one(query string, args []any, dest ...any) (bool, error) {
 	found := false
-	err := t.query(query, func(sc scanner) error {
+	err := t.query(query, func(sc row.Scanner) error {
 		if found {
 			return nil
 		}

@@ -26,6 +26,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 const (
@@ -166,7 +167,7 @@ func (s *Spool) count(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("count entries: %w", err)
 	}
-	s.stats.OldestAt, s.taken = at(oldest), s.stats.Bytes
+	s.stats.OldestAt, s.taken = row.At(oldest), s.stats.Bytes
 	return nil
 }
 
@@ -267,7 +268,7 @@ func (s *Spool) writePending(ctx context.Context) {
 		s.reserved -= j.bytes
 		if err == nil {
 			if s.stats.Events == 0 {
-				s.stats.OldestAt = at(when.UnixMicro())
+				s.stats.OldestAt = row.At(when.UnixMicro())
 			}
 			s.stats.Events += int64(len(j.rows))
 			s.stats.Bytes += j.bytes
@@ -392,7 +393,7 @@ func (s *Spool) Done(ctx context.Context, seqs []int64) error {
 	if err != nil {
 		return unavailable("remove from the spool", err)
 	}
-	left.OldestAt = at(oldest)
+	left.OldestAt = row.At(oldest)
 	s.mu.Lock()
 	s.stats = left
 	large := left.Events == 0 && s.taken > compact
@@ -515,13 +516,6 @@ func unavailable(op string, err error) error {
 		return err
 	}
 	return fault.Wrap(fault.Unavailable, op, err)
-}
-
-func at(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
 }
 
 // syncDir makes the file's name as durable as what is in it.

@@ -11,6 +11,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // idempotent looks up what a request with this key made before. done is false
@@ -29,7 +30,7 @@ func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUI
 	if string(request) != string(idem.Request[:]) {
 		return uuid.Nil, "", false, fault.New(fault.Conflict, "this Idempotency-Key was used with another request")
 	}
-	return idOf(id), note, true, nil
+	return row.ID(id), note, true, nil
 }
 
 func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.UUID, note string) error {
@@ -38,20 +39,8 @@ func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.
 	}
 	key := event.HashOf("idempotency", idem.Key)
 	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
-		tenant, key[:], idem.Request[:], resource[:], note, us(t.now))
+		tenant, key[:], idem.Request[:], resource[:], note, row.US(t.now))
 	return err
-}
-
-const templateColumns = `seq, id, tenant_id, name, description, type, path_type, settings, steps, created_at, updated_at`
-
-func scanTemplate(sc scanner, m *campaign.Template) (seq int64, err error) {
-	var id, steps []byte
-	var created, updated int64
-	if err := sc.Scan(&seq, &id, &m.Tenant, &m.Name, &m.Description, &m.Type, &m.PathType, &m.Settings, &steps, &created, &updated); err != nil {
-		return 0, err
-	}
-	m.ID, m.CreatedAt, m.UpdatedAt = idOf(id), at(created), at(updated)
-	return seq, json.Unmarshal(steps, &m.Steps)
 }
 
 // CreateTemplate stores a template; its id and times are given here.
@@ -66,10 +55,10 @@ func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem st
 			m.ID = id
 			return err
 		}
-		m.ID = newID()
+		m.ID = row.NewID()
 		if _, err := t.exec(`INSERT INTO template (id, tenant_id, name, description, type, path_type, settings, steps, created_at, updated_at)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)`,
-			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, us(t.now)); err != nil {
+			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, row.US(t.now)); err != nil {
 			return err
 		}
 		return t.keepIdempotent(m.Tenant, idem, m.ID, "")
@@ -84,41 +73,31 @@ func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem st
 func (s *Store) Template(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Template, error) {
 	var m campaign.Template
 	found := false
-	err := s.read(ctx, "read template", `SELECT `+templateColumns+` FROM template WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
-		func(sc scanner) error {
+	err := s.read(ctx, "read template", `SELECT `+row.TemplateColumns+` FROM template WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
+		func(sc row.Scanner) error {
 			found = true
-			_, err := scanTemplate(sc, &m)
+			_, err := row.ScanTemplate(sc, &m)
 			return err
 		}, id[:], tenant)
 	if err == nil && !found {
-		err = noTemplate(id)
+		err = row.NoTemplate(id)
 	}
 	return m, err
 }
-
-func noTemplate(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no template %s", id) }
 
 // Templates lists a tenant's templates, newest first.
 func (s *Store) Templates(ctx context.Context, tenant int64, p store.Page) ([]campaign.Template, int64, error) {
 	var rows []campaign.Template
 	var seqs []int64
-	err := s.read(ctx, "list templates", `SELECT `+templateColumns+` FROM template
-		WHERE tenant_id = ?1 AND deleted_at = 0 AND (?2 = 0 OR seq < ?2) ORDER BY seq DESC LIMIT ?3`, func(sc scanner) error {
+	err := s.read(ctx, "list templates", `SELECT `+row.TemplateColumns+` FROM template
+		WHERE tenant_id = ?1 AND deleted_at = 0 AND (?2 = 0 OR seq < ?2) ORDER BY seq DESC LIMIT ?3`, func(sc row.Scanner) error {
 		var m campaign.Template
-		seq, err := scanTemplate(sc, &m)
+		seq, err := row.ScanTemplate(sc, &m)
 		rows, seqs = append(rows, m), append(seqs, seq)
 		return err
 	}, tenant, p.After, p.Limit+1)
-	rows, next := page(rows, seqs, p.Limit)
+	rows, next := row.Page(rows, seqs, p.Limit)
 	return rows, next, err
-}
-
-// page takes the row off that was read only to know whether more follow.
-func page[T any](rows []T, seqs []int64, limit int) ([]T, int64) {
-	if len(rows) <= limit {
-		return rows, 0
-	}
-	return rows[:limit], seqs[limit-1]
 }
 
 // ReplaceTemplate stores a template anew under its id.
@@ -130,9 +109,9 @@ func (s *Store) ReplaceTemplate(ctx context.Context, m campaign.Template) (campa
 	err = s.write(ctx, live, "replace template", func(t *tx) error {
 		n, err := t.exec(`UPDATE template SET name = ?3, description = ?4, type = ?5, path_type = ?6, settings = ?7, steps = ?8, updated_at = ?9
 			WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
-			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, us(t.now))
+			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, row.US(t.now))
 		if err == nil && n == 0 {
-			err = noTemplate(m.ID)
+			err = row.NoTemplate(m.ID)
 		}
 		return err
 	})
@@ -153,9 +132,9 @@ func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) 
 		if n > 0 {
 			return fault.New(fault.Conflict, "the template has %d active instances; pause or complete them first", n)
 		}
-		done, err := t.exec(`UPDATE template SET deleted_at = ?3 WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`, id[:], tenant, us(t.now))
+		done, err := t.exec(`UPDATE template SET deleted_at = ?3 WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`, id[:], tenant, row.US(t.now))
 		if err == nil && done == 0 {
-			err = noTemplate(id)
+			err = row.NoTemplate(id)
 		}
 		return err
 	})
@@ -163,18 +142,6 @@ func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) 
 
 const instanceColumns = `seq, id, tenant_id, template_id, name, status, settings, created_at, updated_at, started_at, completed_at,
 	coalesce((SELECT json_group_object(c.provider, c.campaign) FROM provider_campaign c WHERE c.instance_id = instance.id), '{}')`
-
-func scanInstance(sc scanner, i *campaign.Instance) (seq int64, err error) {
-	var id, template []byte
-	var created, updated, started, completed int64
-	var campaigns string
-	if err := sc.Scan(&seq, &id, &i.Tenant, &template, &i.Name, &i.Status, &i.Settings, &created, &updated, &started, &completed, &campaigns); err != nil {
-		return 0, err
-	}
-	i.ID, i.TemplateID = idOf(id), idOf(template)
-	i.CreatedAt, i.UpdatedAt, i.StartedAt, i.CompletedAt = at(created), at(updated), at(started), at(completed)
-	return seq, json.Unmarshal([]byte(campaigns), &i.ProviderCampaigns)
-}
 
 // CreateInstance stores an instance of an existing template.
 func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem store.Idempotency) (campaign.Instance, error) {
@@ -191,14 +158,14 @@ func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem st
 		} else if !ok {
 			return fault.BadInput(fault.Field{Location: "body.template_id", Message: "names no template", Value: i.TemplateID.String()})
 		}
-		i.ID = newID()
+		i.ID = row.NewID()
 		started := int64(0)
 		if i.Status == campaign.Active {
-			started = us(t.now)
+			started = row.US(t.now)
 		}
 		if _, err := t.exec(`INSERT INTO instance (id, tenant_id, template_id, name, status, settings, created_at, updated_at, started_at, completed_at)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0)`,
-			i.ID[:], i.Tenant, i.TemplateID[:], i.Name, string(i.Status), i.Settings, us(t.now), started); err != nil {
+			i.ID[:], i.Tenant, i.TemplateID[:], i.Name, string(i.Status), i.Settings, row.US(t.now), started); err != nil {
 			return err
 		}
 		if _, err := t.mapCampaigns(i.Tenant, i.ID, i.ProviderCampaigns); err != nil {
@@ -225,8 +192,8 @@ func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string
 		if err != nil {
 			return done, err
 		}
-		if ok && idOf(owner) != instance {
-			return done, fault.New(fault.Conflict, "the campaign %q of %s is mapped to instance %s already", c, p, idOf(owner))
+		if ok && row.ID(owner) != instance {
+			return done, fault.New(fault.Conflict, "the campaign %q of %s is mapped to instance %s already", c, p, row.ID(owner))
 		}
 		if ok {
 			continue
@@ -246,19 +213,15 @@ func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string
 func (s *Store) Instance(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Instance, error) {
 	var i campaign.Instance
 	found := false
-	err := s.read(ctx, "read instance", `SELECT `+instanceColumns+` FROM instance WHERE id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+	err := s.read(ctx, "read instance", `SELECT `+instanceColumns+` FROM instance WHERE id = ?1 AND tenant_id = ?2`, func(sc row.Scanner) error {
 		found = true
-		_, err := scanInstance(sc, &i)
+		_, err := row.ScanInstance(sc, &i)
 		return err
 	}, id[:], tenant)
 	if err == nil && !found {
-		err = noInstance(id)
+		err = row.NoInstance(id)
 	}
 	return i, err
-}
-
-func noInstance(id uuid.UUID) error {
-	return fault.New(fault.NotFound, "there is no campaign instance %s", id)
 }
 
 // Instances lists a tenant's instances, newest first.
@@ -267,13 +230,13 @@ func (s *Store) Instances(ctx context.Context, tenant int64, f store.InstanceFil
 	var seqs []int64
 	err := s.read(ctx, "list instances", `SELECT `+instanceColumns+` FROM instance
 		WHERE tenant_id = ?1 AND (?2 = 0 OR seq < ?2) AND (?3 = '' OR status = ?3) AND (?4 IS NULL OR template_id = ?4)
-		ORDER BY seq DESC LIMIT ?5`, func(sc scanner) error {
+		ORDER BY seq DESC LIMIT ?5`, func(sc row.Scanner) error {
 		var i campaign.Instance
-		seq, err := scanInstance(sc, &i)
+		seq, err := row.ScanInstance(sc, &i)
 		rows, seqs = append(rows, i), append(seqs, seq)
 		return err
-	}, tenant, p.After, f.Status, blob(f.Template), p.Limit+1)
-	rows, next := page(rows, seqs, p.Limit)
+	}, tenant, p.After, f.Status, row.Blob(f.Template), p.Limit+1)
+	rows, next := row.Page(rows, seqs, p.Limit)
 	return rows, next, err
 }
 
@@ -284,16 +247,16 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 	err := s.write(ctx, live, "change instance", func(t *tx) error {
 		var i campaign.Instance
 		found := false
-		err := t.query(`SELECT `+instanceColumns+` FROM instance WHERE id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+		err := t.query(`SELECT `+instanceColumns+` FROM instance WHERE id = ?1 AND tenant_id = ?2`, func(sc row.Scanner) error {
 			found = true
-			_, err := scanInstance(sc, &i)
+			_, err := row.ScanInstance(sc, &i)
 			return err
 		}, id[:], tenant)
 		if err != nil {
 			return err
 		}
 		if !found {
-			return noInstance(id)
+			return row.NoInstance(id)
 		}
 		if patch.Name != nil {
 			i.Name = *patch.Name
@@ -322,7 +285,7 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 		}
 		if _, err := t.exec(`UPDATE instance SET name = ?3, status = ?4, settings = ?5, updated_at = ?6, started_at = ?7, completed_at = ?8
 			WHERE id = ?1 AND tenant_id = ?2`,
-			id[:], tenant, i.Name, string(i.Status), i.Settings, us(t.now), us(i.StartedAt), us(i.CompletedAt)); err != nil {
+			id[:], tenant, i.Name, string(i.Status), i.Settings, row.US(t.now), row.US(i.StartedAt), row.US(i.CompletedAt)); err != nil {
 			return err
 		}
 		if patch.ProviderCampaigns == nil {
@@ -333,7 +296,7 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 			kept[event.CampaignKey(strings.ToLower(p), c)] = true
 		}
 		var gone [][]byte
-		if err := t.query(`SELECT key FROM provider_campaign WHERE instance_id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+		if err := t.query(`SELECT key FROM provider_campaign WHERE instance_id = ?1 AND tenant_id = ?2`, func(sc row.Scanner) error {
 			var k []byte
 			err := sc.Scan(&k)
 			if err == nil && !kept[event.Hash(k)] {

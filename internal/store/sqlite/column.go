@@ -6,6 +6,7 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // The columns of works as the processor's statements read them, in the order
@@ -60,11 +61,11 @@ func (t *tx) eventColumn(c sqlite3.Context, p **store.Work, col int) {
 	case 20:
 		c.ResultText(e.URL)
 	case 21:
-		c.ResultInt64(us(e.OccurredAt))
+		c.ResultInt64(row.US(e.OccurredAt))
 	case 22:
 		c.ResultBool(e.OccurredAtEstimated)
 	case 23:
-		c.ResultInt64(us(e.ReceivedAt))
+		c.ResultInt64(row.US(e.ReceivedAt))
 	case 24:
 		c.ResultText(string(w.To))
 	case 25:
@@ -81,13 +82,13 @@ func (t *tx) eventColumn(c sqlite3.Context, p **store.Work, col int) {
 		}
 	case 29:
 		if w.To == event.Orphaned {
-			c.ResultInt64(us(t.now))
+			c.ResultInt64(row.US(t.now))
 		} else {
 			c.ResultInt64(0)
 		}
 	case 30:
 		if w.To == event.Applied || w.To == event.Ignored {
-			c.ResultInt64(us(t.now))
+			c.ResultInt64(row.US(t.now))
 		} else {
 			c.ResultInt64(0)
 		}
@@ -134,13 +135,13 @@ func (t *tx) settleColumn(c sqlite3.Context, p **store.Work, col int) {
 		}
 	case 8:
 		if w.To == event.Orphaned && w.ParkedAt.IsZero() {
-			c.ResultInt64(us(t.now))
+			c.ResultInt64(row.US(t.now))
 		} else {
-			c.ResultInt64(us(w.ParkedAt))
+			c.ResultInt64(row.US(w.ParkedAt))
 		}
 	case 9:
 		if applied {
-			c.ResultInt64(us(t.now))
+			c.ResultInt64(row.US(t.now))
 		} else {
 			c.ResultInt64(0)
 		}
@@ -165,11 +166,11 @@ func (t *tx) orphanColumn(c sqlite3.Context, p **store.Work, col int) {
 	case 3:
 		c.ResultInt(w.Attempts)
 	case 4:
-		c.ResultInt64(us(w.Result.NextAttemptAt))
+		c.ResultInt64(row.US(w.Result.NextAttemptAt))
 	case 5:
 		c.ResultInt(w.Attempts)
 	case 6:
-		c.ResultInt64(us(t.now))
+		c.ResultInt64(row.US(t.now))
 	}
 }
 
@@ -177,7 +178,7 @@ func (t *tx) letterColumn(c sqlite3.Context, p **store.Work, col int) {
 	w := *p
 	switch col {
 	case 0:
-		id := newID()
+		id := row.NewID()
 		c.ResultBlob(id[:])
 	case 1:
 		c.ResultInt64(w.Event.Tenant)
@@ -196,8 +197,8 @@ func (t *tx) letterColumn(c sqlite3.Context, p **store.Work, col int) {
 	case 7:
 		c.ResultInt(w.Spent())
 	case 8:
-		c.ResultInt64(us(w.Event.ReceivedAt))
+		c.ResultInt64(row.US(w.Event.ReceivedAt))
 	case 9:
-		c.ResultInt64(us(t.now))
+		c.ResultInt64(row.US(t.now))
 	}
 }

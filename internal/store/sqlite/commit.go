@@ -10,6 +10,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Commit makes new events durable and settles each, all in one transaction.
@@ -82,14 +83,14 @@ func (t *tx) meet(works []*store.Work) error {
 		}
 	}
 	m := store.NewMeetings()
-	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc scanner) error {
+	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc row.Scanner) error {
 		var mine, seq int64
 		var id, enrollment []byte
 		var r store.Result
 		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
 			return err
 		}
-		r.ID, r.Enrollment = idOf(id), idOf(enrollment)
+		r.ID, r.Enrollment = row.ID(id), row.ID(enrollment)
 		m.Meet(bySeq[mine], seq, r)
 		return nil
 	}, bind(rows, func(c sqlite3.Context, m *meeting, col int) {
@@ -106,10 +107,10 @@ func (t *tx) meet(works []*store.Work) error {
 	// A commit of unknown outcome that is repeated counts no delivery twice.
 	counted := make(map[uuid.UUID]bool, len(m.Duplicates))
 	if err := t.query(`INSERT INTO duplicate (id, tenant_id) SELECT id, tenant_id FROM b_id(?1) WHERE true ON CONFLICT DO NOTHING RETURNING id`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var id []byte
 			err := sc.Scan(&id)
-			counted[idOf(id)] = true
+			counted[row.ID(id)] = true
 			return err
 		}, bind(m.Duplicates, func(c sqlite3.Context, p **store.Work, col int) {
 			switch w := *p; col {
@@ -136,7 +137,7 @@ func (t *tx) meet(works []*store.Work) error {
 		case 2:
 			c.ResultInt64(r.N)
 		case 3:
-			c.ResultInt64(us(r.At))
+			c.ResultInt64(row.US(r.At))
 		}
 	})); err != nil {
 		return err
@@ -157,7 +158,7 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 		}
 		n, err := t.exec(`INSERT INTO dead_letter (id, tenant_id, source_id, provider, reason, error, status, attempts, first_received_at, last_attempt_at, body_key, body, headers)
 			VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'dead', 0, ?7, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING`,
-			l.ID[:], l.Tenant, blob(l.SourceID), l.Provider, l.Reason, l.Error, us(received), key[:], l.Body, encodeHeaders(l.Headers))
+			l.ID[:], l.Tenant, row.Blob(l.SourceID), l.Provider, l.Reason, l.Error, row.US(received), key[:], l.Body, row.EncodeHeaders(l.Headers))
 		if err != nil {
 			return err
 		}
@@ -166,13 +167,13 @@ func (s *Store) CommitBody(ctx context.Context, l store.Letter) (store.Result, e
 			if _, err := t.one(`SELECT id FROM dead_letter WHERE body_key = ?1`, []any{key[:]}, &id); err != nil {
 				return err
 			}
-			if res.ID = idOf(id); res.ID != l.ID { // else a commit of unknown outcome is repeated
+			if res.ID = row.ID(id); res.ID != l.ID { // else a commit of unknown outcome is repeated
 				res.Outcome = event.OutcomeDuplicate
 			}
 			return nil
 		}
 		if _, err := t.exec(`UPDATE source SET received = received + 1, last_received_at = max(last_received_at, ?3) WHERE id = ?1 AND tenant_id = ?2`,
-			l.SourceID[:], l.Tenant, us(received)); err != nil {
+			l.SourceID[:], l.Tenant, row.US(received)); err != nil {
 			return err
 		}
 		_, err = t.exec(`INSERT INTO ledger (tenant_id, undecodable) VALUES (?1, 1)

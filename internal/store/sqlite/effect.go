@@ -8,6 +8,7 @@ import (
 
 	"tallyhook/internal/campaign"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // writeEffects writes what a batch did: facts first, then the statuses that
@@ -61,9 +62,9 @@ func (t *tx) writeFacts(x *store.Effects) error {
 			case 9:
 				c.ResultInt64(f.Count)
 			case 10:
-				c.ResultInt64(us(f.First))
+				c.ResultInt64(row.US(f.First))
 			case 11:
-				c.ResultInt64(us(f.Last))
+				c.ResultInt64(row.US(f.Last))
 			}
 		}))
 	if err != nil {
@@ -108,14 +109,14 @@ func (t *tx) restate(touched map[uuid.UUID]int64) error {
 	}
 	err := t.query(`SELECT f.enrollment_id, f.type, f.qualifier, f.last_at FROM b_id(?1) b
 		CROSS JOIN enrollment e ON e.id = b.id AND e.tenant_id = b.tenant_id
-		CROSS JOIN fact f ON f.tenant_id = e.tenant_id AND f.instance_id = e.instance_id AND f.enrollment_id = e.id`, func(sc scanner) error {
+		CROSS JOIN fact f ON f.tenant_id = e.tenant_id AND f.instance_id = e.instance_id AND f.enrollment_id = e.id`, func(sc row.Scanner) error {
 		var id []byte
 		var k campaign.FactKey
 		var last int64
 		if err := sc.Scan(&id, &k.Type, &k.Qualifier, &last); err != nil {
 			return err
 		}
-		facts[idOf(id)].Add(k, at(last))
+		facts[row.ID(id)].Add(k, row.At(last))
 		return nil
 	}, bind(list, func(c sqlite3.Context, r *statusRow, col int) {
 		switch col {
@@ -142,7 +143,7 @@ func (t *tx) restate(touched map[uuid.UUID]int64) error {
 			case 2:
 				c.ResultText(string(r.status))
 			case 3:
-				c.ResultInt64(us(t.now))
+				c.ResultInt64(row.US(t.now))
 			}
 		}))
 	return err
@@ -212,15 +213,15 @@ func (t *tx) writeSuppressions(x *store.Effects) error {
 			case 2:
 				c.ResultText(r.Email)
 			case 3:
-				c.ResultInt64(us(r.UnsubscribedAt))
+				c.ResultInt64(row.US(r.UnsubscribedAt))
 			case 4:
-				c.ResultInt64(us(r.ResubscribedAt))
+				c.ResultInt64(row.US(r.ResubscribedAt))
 			case 5:
-				c.ResultInt64(us(r.ComplainedAt))
+				c.ResultInt64(row.US(r.ComplainedAt))
 			case 6:
-				c.ResultInt64(us(r.BouncedAt))
+				c.ResultInt64(row.US(r.BouncedAt))
 			case 7:
-				c.ResultInt64(us(t.now))
+				c.ResultInt64(row.US(t.now))
 			}
 		}))
 	return err
@@ -289,7 +290,7 @@ func (t *tx) touchSources(works []*store.Work) error {
 		case 2:
 			c.ResultInt64(r.n)
 		case 3:
-			c.ResultInt64(us(r.at))
+			c.ResultInt64(row.US(r.at))
 		}
 	}))
 	return err

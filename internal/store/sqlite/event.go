@@ -2,8 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -12,58 +10,20 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-const eventColumns = eventHead + `e.payload` + eventTail
 
 // lightColumns leave the payload out, which may have megabytes: for lists and
 // for the processor, which never looks at it.
-const lightColumns = eventHead + `x''` + eventTail
-
-const eventHead = `e.seq, e.id, e.tenant_id, e.source_id, e.scope, e.provider, e.kind, e.control, e.type, e.channel,
-	e.provider_event_id, e.provider_message_id, e.action_id, e.lead_id, e.claimed_enrollment, e.email, e.campaign, e.step,
-	e.bounce, e.machine, e.url, e.occurred_at, e.estimated, e.received_at, e.state, e.reason, e.detail, e.enrollment_id,
-	e.instance_id, e.parked_at, e.settled_at, e.settled_by, e.duplicates, e.last_duplicate_at, e.metadata, `
-
-const eventTail = `,
-	(SELECT o.attempts FROM orphan o WHERE o.event_seq = e.seq), (SELECT o.due_at FROM orphan o WHERE o.event_seq = e.seq),
-	CASE WHEN e.state <> 'applied' OR e.parked_at > 0 THEN (SELECT d.attempts FROM dead_letter d WHERE d.event_seq = e.seq) END,
-	CASE WHEN e.parked_at > 0 THEN (SELECT count(*) FROM timeline m WHERE m.event_seq = e.seq AND m.what = 'attempt') END`
-
-func scanEvent(sc scanner, r *store.Record) error {
-	var id, source, enrollment, instance []byte
-	var occurred, received, parked, settled, lastDup int64
-	var attempts, due, spent, tried *int64
-	if err := sc.Scan(&r.Seq, &id, &r.Tenant, &source, &r.Scope, &r.Provider, &r.Kind, &r.Control, &r.Type, &r.Channel,
-		&r.ProviderEventID, &r.ProviderMessageID, &r.ActionID, &r.LeadID, &r.EnrollmentID, &r.Email, &r.Campaign, &r.StepNumber,
-		&r.Bounce, &r.Machine, &r.URL, &occurred, &r.OccurredAtEstimated, &received, &r.State, &r.Reason, &r.Detail, &enrollment,
-		&instance, &parked, &settled, &r.SettledBy, &r.Duplicates, &lastDup, &r.Metadata, &r.Payload, &attempts, &due, &spent, &tried); err != nil {
-		return err
-	}
-	r.ID, r.SourceID, r.Enrollment, r.Instance = idOf(id), idOf(source), idOf(enrollment), idOf(instance)
-	r.OccurredAt, r.ReceivedAt, r.ParkedAt, r.SettledAt = at(occurred), at(received), at(parked), at(settled)
-	r.LastDuplicateAt = at(lastDup)
-	switch {
-	case attempts != nil:
-		r.Attempts = int(*attempts)
-	case spent != nil && r.State == event.Dead:
-		r.Attempts = int(*spent)
-	case tried != nil:
-		r.Attempts = int(*tried)
-	}
-	if due != nil {
-		r.NextAttemptAt = at(*due)
-	}
-	return nil
-}
+const lightColumns = row.EventHead + `x''` + row.EventTail
 
 // Event reads one event of a tenant.
 func (s *Store) Event(ctx context.Context, tenant int64, id uuid.UUID) (store.Record, error) {
 	var r store.Record
 	found := false
-	err := s.read(ctx, "read event", `SELECT `+eventColumns+` FROM event e WHERE e.id = ?1 AND e.tenant_id = ?2`, func(sc scanner) error {
+	err := s.read(ctx, "read event", `SELECT `+row.EventColumns+` FROM event e WHERE e.id = ?1 AND e.tenant_id = ?2`, func(sc row.Scanner) error {
 		found = true
-		return scanEvent(sc, &r)
+		return row.ScanEvent(sc, &r)
 	}, id[:], tenant)
 	if err == nil && !found {
 		err = fault.New(fault.NotFound, "there is no event %s", id)
@@ -85,7 +45,7 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 		add("e.seq < ?", p.After)
 	}
 	indexed := func(kind, value, cond string, arg ...any) {
-		seqs, sargs := s.searched(searchRef{tenant, searchKey(kind, value)})
+		seqs, sargs := s.searched(searchRef{tenant, row.SearchKey(kind, value)})
 		add("e.seq IN ("+seqs+") AND "+cond, append(sargs, arg...)...)
 	}
 	if f.Enrollment != uuid.Nil {
@@ -114,10 +74,10 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 		add("e.type = ?", string(f.Type))
 	}
 	if !f.Since.IsZero() {
-		add("e.occurred_at >= ?", us(f.Since))
+		add("e.occurred_at >= ?", row.US(f.Since))
 	}
 	if !f.Until.IsZero() {
-		add("e.occurred_at < ?", us(f.Until))
+		add("e.occurred_at < ?", row.US(f.Until))
 	}
 	// What no index serves reads row by row: two at a time, the others wait, so
 	// that readers of single rows always find a connection.
@@ -133,24 +93,15 @@ func (s *Store) Events(ctx context.Context, tenant int64, f store.EventFilter, p
 	}
 	var rows []store.Record
 	err := s.read(ctx, "search events", `SELECT `+lightColumns+` FROM event e WHERE `+strings.Join(where, " AND ")+
-		` ORDER BY e.seq DESC LIMIT ?`, func(sc scanner) error {
+		` ORDER BY e.seq DESC LIMIT ?`, func(sc row.Scanner) error {
 		rows = append(rows, store.Record{})
-		return scanEvent(sc, &rows[len(rows)-1])
+		return row.ScanEvent(sc, &rows[len(rows)-1])
 	}, append(args, p.Limit+1)...)
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, next := cut(rows, p.Limit, func(r *store.Record) int64 { return r.Seq })
+	rows, next := row.Cut(rows, p.Limit, func(r *store.Record) int64 { return r.Seq })
 	return rows, next, nil
-}
-
-// cut takes the row off that was read only to know whether more follow.
-func cut[T any](rows []T, limit int, seq func(*T) int64) ([]T, int64) {
-	if len(rows) <= limit {
-		return rows, 0
-	}
-	rows = rows[:limit]
-	return rows, seq(&rows[limit-1])
 }
 
 // Timeline tells an event's life: what came of columns and what was written
@@ -160,58 +111,16 @@ func (s *Store) Timeline(ctx context.Context, tenant int64, id uuid.UUID) ([]sto
 	if err != nil {
 		return nil, err
 	}
-	all := []store.Moment{{At: r.ReceivedAt, What: "received", Detail: "from " + r.Provider}}
-	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = ?1 AND tenant_id = ?2 ORDER BY at`,
-		func(sc scanner) error {
-			var m store.Moment
-			var us int64
-			err := sc.Scan(&us, &m.What, &m.Detail)
-			m.At = at(us)
-			all = append(all, m)
-			return err
-		}, r.Seq, tenant)
-	if err != nil {
-		return nil, err
-	}
-	parked := slices.ContainsFunc(all, func(m store.Moment) bool { return m.What == "parked" })
-	if !r.ParkedAt.IsZero() && !parked {
-		detail := "no enrollment was found"
-		if r.Reason != "" && r.State == event.Orphaned {
-			detail = r.Reason + ": " + r.Detail
-		}
-		all = append(all, store.Moment{At: r.ParkedAt, What: "parked", Detail: detail})
-	}
-	if r.Duplicates > 0 {
-		all = append(all, store.Moment{
-			At: r.LastDuplicateAt, What: "duplicate",
-			Detail: "received again, the last of " + times(r.Duplicates),
-		})
-	}
-	switch r.State {
-	case event.Applied:
-		all = append(all, settled(&r))
-	case event.Ignored:
-		all = append(all, store.Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
-	case event.Orphaned, event.Dead, event.Spooled: // what there is to tell of them was told
-	}
-	slices.SortStableFunc(all, func(a, b store.Moment) int { return a.At.Compare(b.At) })
-	return all, nil
-}
-
-func times(n int64) string {
-	if n == 1 {
-		return "1 time"
-	}
-	return fmt.Sprintf("%d times", n)
-}
-
-// settled is the entry of the timeline that an applied event's columns tell.
-func settled(r *store.Record) store.Moment {
-	what := "applied"
-	if r.SettledBy == store.ByAdoption {
-		what = "adopted"
-	}
-	return store.Moment{At: r.SettledAt, What: what, Detail: "to enrollment " + r.Enrollment.String() + " by " + r.SettledBy}
+	var rare []store.Moment
+	err = s.read(ctx, "read timeline", `SELECT at, what, detail FROM timeline WHERE event_seq = ?1 AND tenant_id = ?2 ORDER BY at`, func(sc row.Scanner) error {
+		var m store.Moment
+		var us int64
+		err := sc.Scan(&us, &m.What, &m.Detail)
+		m.At = row.At(us)
+		rare = append(rare, m)
+		return err
+	}, r.Seq, tenant)
+	return store.Timeline(&r, rare), err
 }
 
 // Assign ties an event to an enrollment by hand. An event that was tied to
@@ -221,9 +130,9 @@ func (s *Store) Assign(ctx context.Context, tenant int64, id, enrollment uuid.UU
 	err := s.write(ctx, live, "assign event", func(t *tx) error {
 		var r store.Record
 		found := false
-		err := t.query(`SELECT `+eventColumns+` FROM event e WHERE e.id = ?1 AND e.tenant_id = ?2`, func(sc scanner) error {
+		err := t.query(`SELECT `+row.EventColumns+` FROM event e WHERE e.id = ?1 AND e.tenant_id = ?2`, func(sc row.Scanner) error {
 			found = true
-			return scanEvent(sc, &r)
+			return row.ScanEvent(sc, &r)
 		}, id[:], tenant)
 		if err != nil {
 			return err
@@ -279,7 +188,7 @@ func (t *tx) untie(r *store.Record) error {
 	if err := t.writeEffects(x); err != nil {
 		return err
 	}
-	if err := t.remember(r.Tenant, r.Seq, settled(r)); err != nil {
+	if err := t.remember(r.Tenant, r.Seq, store.Settled(r)); err != nil {
 		return err
 	}
 	return t.recount(r.Tenant, r.Instance, r.Enrollment)
@@ -289,10 +198,10 @@ func (t *tx) untie(r *store.Record) error {
 func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
 	x := store.NewEffects()
 	seqs, args := t.s.searched(enrollmentRef(tenant, enrollment))
-	err := t.query(`SELECT `+eventColumns+` FROM event e WHERE e.seq IN (`+seqs+`) AND e.tenant_id = ? AND e.enrollment_id = ? AND e.state = 'applied'`,
-		func(sc scanner) error {
+	err := t.query(`SELECT `+row.EventColumns+` FROM event e WHERE e.seq IN (`+seqs+`) AND e.tenant_id = ? AND e.enrollment_id = ? AND e.state = 'applied'`,
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			x.Apply(&r.Event, instance, enrollment)
@@ -315,7 +224,7 @@ func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
 // audit writes a line of the audit log.
 func (t *tx) audit(a store.Audit) error {
 	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
-		a.Tenant, us(a.At), a.Actor, a.Action, a.Subject, a.Detail)
+		a.Tenant, row.US(a.At), a.Actor, a.Action, a.Subject, a.Detail)
 	return err
 }
 

@@ -158,7 +158,7 @@ func TestIndexIsReadAgainAfterACommitOfUnknownOutcome(t *testing.T) {
 func TestMigrationsApplyOnceToAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "new.db")
-	var first []sqlite.Migration
+	var first []store.Migration
 	for n := range 3 {
 		s, err := sqlite.Open(t.Context(), sqlite.Options{
 			Path: path, TxTimeout: 30 * time.Second, Now: storetest.NewClock().Now, Delay: func(int) (time.Duration, bool) { return 0, false },

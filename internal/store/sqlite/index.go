@@ -13,6 +13,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // The identities of events, and what they are searched by, are in random
@@ -38,20 +39,14 @@ type searchRef struct {
 	key    [8]byte
 }
 
-func searchKey(kind, value string) (k [8]byte) {
-	h := event.HashOf("search", kind, value)
-	copy(k[:], h[:])
-	return k
-}
-
 // searchRefs are what an event is searched by.
 func searchRefs(tenant int64, email, message string, enrollment uuid.UUID) []searchRef {
 	refs := make([]searchRef, 0, 3)
 	if a := event.NormalAddress(email); a != "" {
-		refs = append(refs, searchRef{tenant, searchKey("email", a)})
+		refs = append(refs, searchRef{tenant, row.SearchKey("email", a)})
 	}
 	if m := event.NormalID(message); m != "" {
-		refs = append(refs, searchRef{tenant, searchKey("message", m)})
+		refs = append(refs, searchRef{tenant, row.SearchKey("message", m)})
 	}
 	if enrollment != uuid.Nil {
 		refs = append(refs, enrollmentRef(tenant, enrollment))
@@ -60,7 +55,7 @@ func searchRefs(tenant int64, email, message string, enrollment uuid.UUID) []sea
 }
 
 func enrollmentRef(tenant int64, enrollment uuid.UUID) searchRef {
-	return searchRef{tenant, searchKey("enrollment", enrollment.String())}
+	return searchRef{tenant, row.SearchKey("enrollment", enrollment.String())}
 }
 
 // stretch is the index of a stretch of events in memory.
@@ -128,7 +123,7 @@ func (s *Store) loadIndex(ctx context.Context) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	err = drain(rows, func(sc scanner) error {
+	err = drain(rows, func(sc row.Scanner) error {
 		var g generation
 		var raw []byte
 		if err := sc.Scan(&g.id, &x.through, &raw); err != nil {
@@ -178,14 +173,14 @@ func (t *tx) catchUp() error {
 }
 
 // takeIn puts a row of youngSQL into the index. mu is held.
-func (x *index) takeIn(sc scanner) error {
+func (x *index) takeIn(sc row.Scanner) error {
 	var seq, tenant int64
 	var identity, enrollment []byte
 	var email, message string
 	if err := sc.Scan(&seq, &tenant, &identity, &email, &message, &enrollment); err != nil {
 		return err
 	}
-	x.put(seq, identityKey{tenant, event.Hash(identity)}, searchRefs(tenant, email, message, idOf(enrollment)))
+	x.put(seq, identityKey{tenant, event.Hash(identity)}, searchRefs(tenant, email, message, row.ID(enrollment)))
 	return nil
 }
 
@@ -237,7 +232,7 @@ func (t *tx) identify(works []*store.Work, last int64) ([]*store.Work, error) {
 	if len(suspects) > 0 {
 		found := map[int64]int64{}
 		err := t.query(`SELECT b.seq, i.event_seq FROM b_identity(?1) b
-			CROSS JOIN identity i ON i.generation = b.generation AND i.tenant_id = b.tenant_id AND i.key = b.key`, func(sc scanner) error {
+			CROSS JOIN identity i ON i.generation = b.generation AND i.tenant_id = b.tenant_id AND i.key = b.key`, func(sc row.Scanner) error {
 			var mine, met int64
 			err := sc.Scan(&mine, &met)
 			found[mine] = met

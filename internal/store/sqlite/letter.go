@@ -12,38 +12,8 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-func encodeHeaders(h map[string]string) []byte {
-	b, err := json.Marshal(h, json.Deterministic(true))
-	if err != nil { // a map of strings that are UTF-8 always marshals; others are dropped
-		return []byte("{}")
-	}
-	return b
-}
-
-const letterColumns = `d.seq, d.id, d.tenant_id, d.event_seq, d.source_id, d.provider, d.reason, d.error, d.status, d.attempts,
-	d.first_received_at, d.last_attempt_at, d.body, d.headers`
-
-func scanLetter(sc scanner, l *store.Letter) (eventSeq int64, err error) {
-	var id, source, headers []byte
-	var seq *int64
-	var first, last int64
-	if err := sc.Scan(&l.Seq, &id, &l.Tenant, &seq, &source, &l.Provider, &l.Reason, &l.Error, &l.Status, &l.Attempts,
-		&first, &last, &l.Body, &headers); err != nil {
-		return 0, err
-	}
-	l.ID, l.SourceID, l.FirstReceivedAt, l.LastAttemptAt = idOf(id), idOf(source), at(first), at(last)
-	if len(headers) > 0 {
-		if err := json.Unmarshal(headers, &l.Headers); err != nil {
-			return 0, fmt.Errorf("read headers of dead letter: %w", err)
-		}
-	}
-	if seq != nil {
-		eventSeq = *seq
-	}
-	return eventSeq, nil
-}
 
 // letterWhere turns a filter into conditions over dead_letter d; the event's
 // own fields are looked up by its number.
@@ -67,14 +37,14 @@ func (s *Store) letterWhere(tenant int64, f store.LetterFilter) (string, []any) 
 		add("EXISTS (SELECT 1 FROM event e WHERE e.seq = d.event_seq AND e.type = ?)", string(f.Type))
 	}
 	if f.Email != "" {
-		seqs, sargs := s.searched(searchRef{tenant, searchKey("email", event.NormalAddress(f.Email))})
+		seqs, sargs := s.searched(searchRef{tenant, row.SearchKey("email", event.NormalAddress(f.Email))})
 		add("d.event_seq IN ("+seqs+")", sargs...)
 	}
 	if !f.Since.IsZero() {
-		add("d.first_received_at >= ?", us(f.Since))
+		add("d.first_received_at >= ?", row.US(f.Since))
 	}
 	if !f.Until.IsZero() {
-		add("d.first_received_at < ?", us(f.Until))
+		add("d.first_received_at < ?", row.US(f.Until))
 	}
 	return strings.Join(where, " AND "), args
 }
@@ -90,7 +60,7 @@ func (s *Store) Letters(ctx context.Context, tenant int64, f store.LetterFilter,
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, next := cut(rows, p.Limit, func(l *store.Letter) int64 { return l.Seq })
+	rows, next := row.Cut(rows, p.Limit, func(l *store.Letter) int64 { return l.Seq })
 	return rows, next, nil
 }
 
@@ -101,7 +71,7 @@ func (s *Store) Letter(ctx context.Context, tenant int64, id uuid.UUID) (store.L
 		return store.Letter{}, err
 	}
 	if len(rows) == 0 {
-		return store.Letter{}, noLetter(id)
+		return store.Letter{}, row.NoLetter(id)
 	}
 	l := rows[0]
 	if l.Event != nil { // one letter is shown whole
@@ -114,15 +84,13 @@ func (s *Store) Letter(ctx context.Context, tenant int64, id uuid.UUID) (store.L
 	return l, nil
 }
 
-func noLetter(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no dead letter %s", id) }
-
 func (s *Store) letters(ctx context.Context, where string, args ...any) ([]store.Letter, error) {
 	var rows []store.Letter
 	bySeq := map[int64]int{}
 	var seqs []tenantSeq
-	err := s.read(ctx, "read dead letters", `SELECT `+letterColumns+` FROM dead_letter d WHERE `+where, func(sc scanner) error {
+	err := s.read(ctx, "read dead letters", `SELECT `+row.LetterColumns+` FROM dead_letter d WHERE `+where, func(sc row.Scanner) error {
 		var l store.Letter
-		seq, err := scanLetter(sc, &l)
+		seq, err := row.ScanLetter(sc, &l)
 		if err != nil {
 			return err
 		}
@@ -137,9 +105,9 @@ func (s *Store) letters(ctx context.Context, where string, args ...any) ([]store
 		return rows, err
 	}
 	err = s.read(ctx, "read dead letters", `SELECT `+lightColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			rows[bySeq[r.Seq]].Event = &r
@@ -154,7 +122,7 @@ func (s *Store) LetterStats(ctx context.Context, tenant int64) (store.LetterStat
 		ByStatus: map[store.LetterStatus]int64{}, ByReason: map[string]int64{}, ByProvider: map[string]int64{},
 	}
 	err := s.read(ctx, "dead letter stats", `SELECT status, reason, provider, count(*), min(first_received_at) FROM dead_letter
-		WHERE tenant_id = ? GROUP BY status, reason, provider`, func(sc scanner) error {
+		WHERE tenant_id = ? GROUP BY status, reason, provider`, func(sc row.Scanner) error {
 		var status store.LetterStatus
 		var reason, provider string
 		var n, oldest int64
@@ -166,7 +134,7 @@ func (s *Store) LetterStats(ctx context.Context, tenant int64) (store.LetterStat
 		if status == store.LetterDead {
 			st.ByReason[reason] += n
 			st.ByProvider[provider] += n
-			if o := at(oldest); st.OldestAt.IsZero() || o.Before(st.OldestAt) {
+			if o := row.At(oldest); st.OldestAt.IsZero() || o.Before(st.OldestAt) {
 				st.OldestAt = o
 			}
 		}
@@ -180,7 +148,7 @@ func (s *Store) LetterCounts(ctx context.Context) (map[store.LetterStatus]int64,
 	all := map[store.LetterStatus]int64{
 		store.LetterDead: 0, store.LetterReplaying: 0, store.LetterReplayed: 0, store.LetterIgnored: 0,
 	}
-	err := s.readOn(ctx, s.probes, "count dead letters", `SELECT status, count(*) FROM dead_letter GROUP BY status`, func(sc scanner) error {
+	err := s.readOn(ctx, s.probes, "count dead letters", `SELECT status, count(*) FROM dead_letter GROUP BY status`, func(sc row.Scanner) error {
 		var status store.LetterStatus
 		var n int64
 		err := sc.Scan(&status, &n)
@@ -204,7 +172,7 @@ func (s *Store) SetLetter(ctx context.Context, tenant int64, id uuid.UUID, from,
 			if ok, err := t.one(`SELECT status FROM dead_letter WHERE id = ?1 AND tenant_id = ?2`, []any{id[:], tenant}, &now); err != nil {
 				return err
 			} else if !ok {
-				return noLetter(id)
+				return row.NoLetter(id)
 			}
 			return fault.New(fault.Conflict, "the dead letter is %s; this is possible only while it is %s", now, from)
 		}
@@ -248,14 +216,14 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 	status := map[int64]string{}
 	var seqs []tenantSeq
 	err := t.query(`SELECT d.id, d.event_seq, d.status FROM b_id(?1) b CROSS JOIN dead_letter d ON d.id = b.id AND d.tenant_id = b.tenant_id
-		WHERE d.event_seq IS NOT NULL`, func(sc scanner) error {
+		WHERE d.event_seq IS NOT NULL`, func(sc row.Scanner) error {
 		var id []byte
 		ts := tenantSeq{tenant: tenant}
 		var st string
 		if err := sc.Scan(&id, &ts.seq, &st); err != nil {
 			return err
 		}
-		letters[ts.seq], status[ts.seq] = idOf(id), st
+		letters[ts.seq], status[ts.seq] = row.ID(id), st
 		seqs = append(seqs, ts)
 		return nil
 	}, bindIDs(tenant, ids))
@@ -265,9 +233,9 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 	var works []*store.Work
 	var entries []store.Entry
 	err = t.query(`SELECT `+lightColumns+` FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			if r.State != event.Dead || status[r.Seq] == string(store.LetterIgnored) {
@@ -299,7 +267,7 @@ func (t *tx) replay(tenant int64, ids []uuid.UUID, results map[uuid.UUID]store.R
 func (s *Store) SettleBody(ctx context.Context, tenant int64, id uuid.UUID, status store.LetterStatus, reason, detail string) error {
 	return s.write(ctx, bulk, "settle body", func(t *tx) error {
 		_, err := t.exec(`UPDATE dead_letter SET status = ?3, reason = ?4, error = ?5, attempts = attempts + 1, last_attempt_at = ?6
-			WHERE id = ?1 AND tenant_id = ?2 AND status IN ('dead', 'replaying')`, id[:], tenant, string(status), reason, detail, us(t.now))
+			WHERE id = ?1 AND tenant_id = ?2 AND status IN ('dead', 'replaying')`, id[:], tenant, string(status), reason, detail, row.US(t.now))
 		return err
 	})
 }
@@ -309,7 +277,7 @@ func (s *Store) SettleBody(ctx context.Context, tenant int64, id uuid.UUID, stat
 // counting them; NextReplay and FinishReplayBatch carry it on, also after a
 // restart. A dry run only counts.
 func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, f store.LetterFilter, dryRun bool, actor string) (store.Replay, error) {
-	r := store.Replay{ID: newID(), Status: "running"}
+	r := store.Replay{ID: row.NewID(), Status: "running"}
 	f.Status = store.LetterDead
 	filter, err := json.Marshal(f)
 	if err != nil {
@@ -323,7 +291,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 	var until int64
 	// Counted by a reader: a million letters must not hold up the writer.
 	err = s.read(ctx, "count dead letters", `SELECT count(*), coalesce(max(d.seq), 0) FROM dead_letter d WHERE `+where,
-		func(sc scanner) error { return sc.Scan(&r.Matched, &until) }, args...)
+		func(sc row.Scanner) error { return sc.Scan(&r.Matched, &until) }, args...)
 	if err != nil || dryRun {
 		return r, err
 	}
@@ -336,7 +304,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 			}
 		}
 		if _, err := t.exec(`INSERT INTO replay (id, tenant_id, status, filter, by_ids, after_seq, until_seq, matched, created_at, updated_at)
-			VALUES (?1, ?2, 'running', ?3, ?4, 0, ?5, ?6, ?7, ?7)`, r.ID[:], tenant, filter, ids != nil, until, r.Matched, us(t.now)); err != nil {
+			VALUES (?1, ?2, 'running', ?3, ?4, 0, ?5, ?6, ?7, ?7)`, r.ID[:], tenant, filter, ids != nil, until, r.Matched, row.US(t.now)); err != nil {
 			return err
 		}
 		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
@@ -370,7 +338,7 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok 
 	var where string
 	var args []any
 	err = s.read(ctx, "next replay", `SELECT id, tenant_id, filter, by_ids, after_seq, until_seq FROM replay WHERE status = 'running' ORDER BY id LIMIT 1`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var id, filter []byte
 			var byIDs bool
 			var until int64
@@ -381,7 +349,7 @@ func (s *Store) NextReplay(ctx context.Context, n int) (b store.ReplayBatch, ok 
 			if err := json.Unmarshal(filter, &f); err != nil {
 				return fmt.Errorf("read filter of replay: %w", err)
 			}
-			ok, b.ID = true, idOf(id)
+			ok, b.ID = true, row.ID(id)
 			f.Status = "" // a crash may have left letters of this part as replaying
 			where, args = s.letterWhere(b.Tenant, f)
 			where += " AND d.status IN ('dead', 'replaying') AND d.seq > ? AND d.seq <= ?"
@@ -439,7 +407,7 @@ func (s *Store) FinishReplayBatch(ctx context.Context, b store.ReplayBatch, outc
 			dead = dead + ?6, updated_at = ?8, after_seq = ?10,
 			skipped = skipped + ?7 - CASE status WHEN 'cancelled' THEN ?11 ELSE 0 END -- which counted this part as skipped
 			WHERE id = ?1 AND tenant_id = ?2 AND after_seq = ?9`,
-			b.ID[:], b.Tenant, sum.Applied, sum.Orphaned, sum.Duplicate, sum.Dead, sum.Skipped, us(t.now), b.After, b.Letters[len(b.Letters)-1].Seq, len(b.Letters)); err != nil {
+			b.ID[:], b.Tenant, sum.Applied, sum.Orphaned, sum.Duplicate, sum.Dead, sum.Skipped, row.US(t.now), b.After, b.Letters[len(b.Letters)-1].Seq, len(b.Letters)); err != nil {
 			return err
 		}
 		return t.unmark(b.Tenant, seqsOfLetters(b.Letters))
@@ -469,7 +437,7 @@ func (t *tx) endReplay(tenant int64, id uuid.UUID, status string) error {
 	if _, err := t.exec(`UPDATE replay SET status = ?3, updated_at = ?4,
 		skipped = max(skipped, matched - applied - orphaned - duplicate - dead),
 		matched = max(matched, applied + orphaned + duplicate + dead + skipped)
-		WHERE id = ?1 AND tenant_id = ?2 AND status = 'running'`, id[:], tenant, status, us(t.now)); err != nil {
+		WHERE id = ?1 AND tenant_id = ?2 AND status = 'running'`, id[:], tenant, status, row.US(t.now)); err != nil {
 		return err
 	}
 	_, err := t.exec(`DELETE FROM replay_item WHERE replay_id = ?1 AND tenant_id = ?2`, id[:], tenant)
@@ -481,11 +449,11 @@ func (s *Store) ReplayProgress(ctx context.Context, tenant int64, id uuid.UUID) 
 	r := store.Replay{ID: id}
 	found := false
 	err := s.read(ctx, "read replay", `SELECT status, matched, applied, orphaned, duplicate, dead, skipped, created_at, updated_at
-		FROM replay WHERE id = ?1 AND tenant_id = ?2`, func(sc scanner) error {
+		FROM replay WHERE id = ?1 AND tenant_id = ?2`, func(sc row.Scanner) error {
 		found = true
 		var created, updated int64
 		err := sc.Scan(&r.Status, &r.Matched, &r.Applied, &r.Orphaned, &r.Duplicate, &r.Dead, &r.Skipped, &created, &updated)
-		r.CreatedAt, r.UpdatedAt = at(created), at(updated)
+		r.CreatedAt, r.UpdatedAt = row.At(created), row.At(updated)
 		return err
 	}, id[:], tenant)
 	if err == nil && !found {

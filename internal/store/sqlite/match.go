@@ -5,6 +5,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Lookup implements store.Steps, with one statement for each kind of key.
@@ -40,13 +41,13 @@ func (t *tx) probe(probes []store.Probe, query string, found func(p *store.Probe
 	if len(probes) == 0 {
 		return nil
 	}
-	return t.query(query, func(sc scanner) error {
+	return t.query(query, func(sc row.Scanner) error {
 		var ord int
 		var enrollment, instance []byte
 		if err := sc.Scan(&ord, &enrollment, &instance); err != nil {
 			return err
 		}
-		found(&probes[ord], idOf(enrollment), idOf(instance))
+		found(&probes[ord], row.ID(enrollment), row.ID(instance))
 		return nil
 	}, bind(probes, probeColumn))
 }

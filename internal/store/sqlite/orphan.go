@@ -8,21 +8,8 @@ import (
 
 	"tallyhook/internal/event"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
-
-// share is how much of a claim each route gets first; what one does not use
-// the others may.
-func share(r event.Route) int {
-	switch r {
-	case event.RouteUrgent:
-		return 8
-	case event.RouteStandard:
-		return 4
-	case event.RouteBulk:
-		return 1
-	}
-	return 1
-}
 
 // Claim takes at most n due orphans under a lease: weighted over the routes
 // and in turn over the tenants, the longest due first. A lease that runs out
@@ -34,14 +21,14 @@ func (s *Store) Claim(ctx context.Context, n int, lease, overdue time.Duration) 
 		claim.Events = claim.Events[:0]
 		weights := 0
 		for _, r := range event.Routes() {
-			weights += share(r)
+			weights += store.Share(r)
 		}
 		// Two passes: each route its share, then whoever still has due work.
 		for pass := range 2 {
 			for _, r := range event.Routes() {
 				want := n - len(claim.Events)
 				if pass == 0 {
-					want = min(want, max(1, n*share(r)/weights))
+					want = min(want, max(1, n*store.Share(r)/weights))
 				}
 				if want <= 0 {
 					break
@@ -64,14 +51,14 @@ func (t *tx) claimRoute(claim *store.Claim, r event.Route, want int, lease, over
 				FROM tenant t JOIN orphan o ON o.event_seq IN (
 					SELECT event_seq FROM orphan WHERE route = ?1 AND tenant_id = t.id AND visible_at <= ?2 ORDER BY visible_at LIMIT ?3))
 			ORDER BY turn, visible_at LIMIT ?3)
-		RETURNING event_seq, tenant_id, route, attempts`, func(sc scanner) error {
+		RETURNING event_seq, tenant_id, route, attempts`, func(sc row.Scanner) error {
 		var c store.Claimed
 		if err := sc.Scan(&c.Seq, &c.Tenant, &c.Route, &c.Attempts); err != nil {
 			return err
 		}
 		claim.Events = append(claim.Events, c)
 		return nil
-	}, string(r), us(t.now.Add(-overdue)), want, us(t.now.Add(lease)), claim.Token)
+	}, string(r), row.US(t.now.Add(-overdue)), want, row.US(t.now.Add(lease)), claim.Token)
 }
 
 // Retry runs claimed orphans through the processor: those whose enrollment is
@@ -116,7 +103,7 @@ func (t *tx) held(claim store.Claim) (map[int64]heldOrphan, error) {
 	held := make(map[int64]heldOrphan, len(seen))
 	err := t.query(`SELECT o.event_seq, o.attempts, o.failures FROM b_seq(?1) b
 		CROSS JOIN orphan o ON o.event_seq = b.seq AND o.tenant_id = b.tenant_id AND (o.token = ?2 OR ?4) AND o.due_at <= ?3`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var seq int64
 			var h heldOrphan
 			if err := sc.Scan(&seq, &h.attempts, &h.failures); err != nil {
@@ -126,7 +113,7 @@ func (t *tx) held(claim store.Claim) (map[int64]heldOrphan, error) {
 				held[seq] = h
 			}
 			return nil
-		}, bind(claim.Events, claimedColumn), claim.Token, us(t.now), claim.External)
+		}, bind(claim.Events, claimedColumn), claim.Token, row.US(t.now), claim.External)
 	return held, err
 }
 
@@ -177,7 +164,7 @@ func (s *Store) Failed(ctx context.Context, claim store.Claim, detail string) ([
 				continue
 			}
 			if _, err := t.exec(`UPDATE orphan SET failures = failures + 1, token = 0, visible_at = ?2 WHERE event_seq = ?1 AND (token = ?3 OR ?4)`,
-				w.Seq, us(t.now.Add(time.Minute)), claim.Token, claim.External); err != nil {
+				w.Seq, row.US(t.now.Add(time.Minute)), claim.Token, claim.External); err != nil {
 				return err
 			}
 		}
@@ -204,7 +191,7 @@ func (s *Store) NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 	var first int64
 	for _, r := range event.Routes() {
 		err := s.read(ctx, "next due", `SELECT coalesce(min((SELECT min(visible_at) FROM orphan WHERE route = ?1 AND tenant_id = t.id)), 0) FROM tenant t`,
-			func(sc scanner) error {
+			func(sc row.Scanner) error {
 				var v int64
 				if err := sc.Scan(&v); err != nil {
 					return err
@@ -218,16 +205,16 @@ func (s *Store) NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 			return time.Time{}, false, err
 		}
 	}
-	return at(first), first != 0, nil
+	return row.At(first), first != 0, nil
 }
 
 // Orphans pages through what waits, by number from the one after: what a queue
 // beside the database is rebuilt from.
 func (s *Store) Orphans(ctx context.Context, after int64, n int) ([]store.Parked, error) {
-	now := us(s.opt.Now())
+	now := row.US(s.opt.Now())
 	var all []store.Parked
 	err := s.read(ctx, "read orphans", `SELECT event_seq, tenant_id, route, due_at FROM orphan WHERE event_seq > ?1 ORDER BY event_seq LIMIT ?2`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var p store.Parked
 			var due int64
 			err := sc.Scan(&p.Seq, &p.Tenant, &p.Route, &due)
@@ -245,18 +232,18 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 	for _, r := range event.Routes() {
 		all[r] = store.RouteStats{}
 	}
-	now := us(s.opt.Now())
+	now := row.US(s.opt.Now())
 	err := s.readOn(ctx, s.probes, "queue stats", `SELECT o.route, o.depth, o.due, o.leased, e.received_at FROM (
 			SELECT route, count(*) AS depth, sum(visible_at <= ?1) AS due, sum(token <> 0 AND visible_at > ?1) AS leased, min(event_seq) AS oldest
 			FROM orphan GROUP BY route) o JOIN event e ON e.seq = o.oldest`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var route event.Route
 			var st store.RouteStats
 			var received int64
 			if err := sc.Scan(&route, &st.Depth, &st.Due, &st.Leased, &received); err != nil {
 				return err
 			}
-			st.OldestAt = at(received)
+			st.OldestAt = row.At(received)
 			all[route] = st
 			return nil
 		}, now)
@@ -266,25 +253,23 @@ func (s *Store) QueueStats(ctx context.Context) (map[event.Route]store.RouteStat
 // QueueDepth is how many orphans wait, and when the oldest was received, at O(1).
 func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, err error) {
 	err = s.readOn(ctx, s.probes, "queue depth", `SELECT coalesce((SELECT sum(orphaned) FROM ledger), 0),
-		coalesce((SELECT received_at FROM event WHERE seq = (SELECT min(event_seq) FROM orphan)), 0)`, func(sc scanner) error {
+		coalesce((SELECT received_at FROM event WHERE seq = (SELECT min(event_seq) FROM orphan)), 0)`, func(sc row.Scanner) error {
 		var us int64
 		err := sc.Scan(&depth, &us)
-		oldest = at(us)
+		oldest = row.At(us)
 		return err
 	})
 	return depth, oldest, err
 }
 
-const adoptLimit = 1000 // waiting events that one transaction takes in, whatever it enrolls
-
 // adopt takes the events that wait for any of the keys through the processor,
-// at most adoptLimit of them; what is left is noted and continued at once by
+// at most store.AdoptLimit of them; what is left is noted and continued at once by
 // AdoptNext. The first count is how many were applied, the second how many
 // are left.
 func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
 	var rest []seqKey
 	for _, k := range keys {
-		room := adoptLimit - t.processed
+		room := store.AdoptLimit - t.processed
 		seqs, err := t.waiting(tenant, k, 0, max(room, 0)+1)
 		if err != nil {
 			return adopted, left, err
@@ -319,7 +304,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 func (t *tx) waiting(tenant int64, key event.Hash, after int64, n int) ([]tenantSeq, error) {
 	var seqs []tenantSeq
 	err := t.query(`SELECT event_seq FROM waiting_key WHERE tenant_id = ?1 AND key = ?2 AND event_seq > ?3 ORDER BY event_seq LIMIT ?4`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			ts := tenantSeq{tenant: tenant}
 			err := sc.Scan(&ts.seq)
 			seqs = append(seqs, ts)
@@ -329,38 +314,11 @@ func (t *tx) waiting(tenant int64, key event.Hash, after int64, n int) ([]tenant
 }
 
 func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
-	if len(seqs) == 0 {
-		return 0, nil
-	}
-	works, err := t.load(seqs, store.ByAdoption)
-	if err != nil || len(works) == 0 {
-		return 0, err
-	}
-	err = t.within(func() error { return t.process(works) })
-	switch {
-	case refused(err) && len(works) == 1:
-		return 0, nil // it stays where it is: its next retry will find it alone
-	case refused(err):
-		n := 0
-		for _, half := range [][]tenantSeq{seqs[:len(seqs)/2], seqs[len(seqs)/2:]} {
-			m, err := t.adoptSeqs(half)
-			if err != nil {
-				return 0, err
-			}
-			n += m
-		}
-		return n, nil
-	case err != nil:
-		return 0, err
-	}
-	n := 0
-	for _, w := range works {
-		if w.Changed && w.To == event.Applied {
-			n++
-			t.adopted = append(t.adopted, w.Result)
-		}
-	}
-	return n, nil
+	results, err := store.Adopt(seqs,
+		func(seqs []tenantSeq) ([]*store.Work, error) { return t.load(seqs, store.ByAdoption) },
+		func(works []*store.Work) error { return t.within(func() error { return t.process(works) }) }, refused)
+	t.adopted = append(t.adopted, results...)
+	return len(results), err
 }
 
 // AdoptNext continues the large adoptions, n events of one key in a turn of
@@ -385,7 +343,7 @@ func (s *Store) AdoptNext(ctx context.Context, n int) (more bool, err error) {
 			_, err = t.exec(`DELETE FROM adopting WHERE tenant_id = ?1 AND key = ?2`, tenant, key)
 		} else {
 			_, err = t.exec(`UPDATE adopting SET after_seq = ?3, served_at = ?4 WHERE tenant_id = ?1 AND key = ?2`,
-				tenant, key, seqs[len(seqs)-1].seq, us(t.now))
+				tenant, key, seqs[len(seqs)-1].seq, row.US(t.now))
 		}
 		if err != nil {
 			return err
@@ -418,9 +376,9 @@ func (t *tx) load(seqs []tenantSeq, by string) ([]*store.Work, error) {
 		CROSS JOIN event e ON e.seq = b.seq AND e.tenant_id = b.tenant_id
 		WHERE e.state = 'orphaned' OR (e.state = 'dead'
 			AND NOT EXISTS (SELECT 1 FROM dead_letter d WHERE d.event_seq = e.seq AND d.status = 'ignored'))`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var r store.Record
-			if err := scanEvent(sc, &r); err != nil {
+			if err := row.ScanEvent(sc, &r); err != nil {
 				return err
 			}
 			works = append(works, store.WorkOf(&r, by))

@@ -1,10 +1,10 @@
 package sqlite
 
 import (
-	"github.com/google/uuid"
 	"github.com/ncruces/go-sqlite3"
 
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // process takes events through the one processor, in this transaction.
@@ -44,7 +44,7 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 			settled_at = b.settled_at, settled_by = b.settled_by
 			FROM b_settle(?1) b
 			WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id AND event.state = b.from_state
-			RETURNING seq`, func(sc scanner) error {
+			RETURNING seq`, func(sc row.Scanner) error {
 			var seq int64
 			if err := sc.Scan(&seq); err != nil {
 				return err
@@ -86,7 +86,7 @@ func (t *tx) Depart(d store.Departures) error {
 	}
 	if len(d.Letters) > 0 {
 		if _, err := t.exec(`UPDATE dead_letter SET status = 'replayed', last_attempt_at = ?2
-			WHERE event_seq IN (SELECT seq FROM b_seq(?1))`, bind(d.Letters, seqColumn), us(t.now)); err != nil {
+			WHERE event_seq IN (SELECT seq FROM b_seq(?1))`, bind(d.Letters, seqColumn), row.US(t.now)); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (t *tx) Remember(entries []store.Entry) error {
 		case 1:
 			c.ResultInt64(m.Seq)
 		case 2:
-			c.ResultInt64(us(m.At))
+			c.ResultInt64(row.US(m.At))
 		case 3:
 			c.ResultText(m.What)
 		case 4:
@@ -197,7 +197,3 @@ func (t *tx) Effect(x *store.Effects) error { return t.writeEffects(x) }
 func (t *tx) remember(tenant, seq int64, m store.Moment) error {
 	return t.Remember([]store.Entry{{Tenant: tenant, Seq: seq, Moment: m}})
 }
-
-// newID makes a UUIDv7. It only fails when the system has no randomness, and
-// then nothing else works either.
-func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }

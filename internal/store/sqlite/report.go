@@ -10,6 +10,7 @@ import (
 
 	"tallyhook/internal/campaign"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 // Numbers reads an instance's counters and facts. since and until narrow by
@@ -18,13 +19,13 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 	n := store.Numbers{Status: map[string]int64{}}
 	from, to := int64(-1<<62), int64(1<<62)
 	if !since.IsZero() {
-		from = us(since)
+		from = row.US(since)
 	}
 	if !until.IsZero() {
-		to = us(until)
+		to = row.US(until)
 	}
 	err := s.read(ctx, "read counters", `SELECT bucket, type, qualifier, step, machine, provider, variant, count FROM counter
-		WHERE tenant_id = ?1 AND instance_id = ?2 AND bucket * 1000000 >= ?3 AND bucket * 1000000 < ?4 AND count <> 0`, func(sc scanner) error {
+		WHERE tenant_id = ?1 AND instance_id = ?2 AND bucket * 1000000 >= ?3 AND bucket * 1000000 < ?4 AND count <> 0`, func(sc row.Scanner) error {
 		var r store.Tally
 		var bucket int64
 		err := sc.Scan(&bucket, &r.Type, &r.Qualifier, &r.Step, &r.Machine, &r.Provider, &r.Variant, &r.Count)
@@ -36,12 +37,12 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 		return n, err
 	}
 	err = s.read(ctx, "read facts", `SELECT enrollment_id, type, qualifier, step, machine, provider, variant, count, first_at FROM fact
-		WHERE tenant_id = ?1 AND instance_id = ?2 AND first_at >= ?3 AND first_at < ?4`, func(sc scanner) error {
+		WHERE tenant_id = ?1 AND instance_id = ?2 AND first_at >= ?3 AND first_at < ?4`, func(sc row.Scanner) error {
 		var r store.UniqueRow
 		var id []byte
 		var first int64
 		err := sc.Scan(&id, &r.Type, &r.Qualifier, &r.Step, &r.Machine, &r.Provider, &r.Variant, &r.Count, &first)
-		r.Enrollment, r.FirstAt = idOf(id), at(first)
+		r.Enrollment, r.FirstAt = row.ID(id), row.At(first)
 		n.Uniques = append(n.Uniques, r)
 		return err
 	}, tenant, instance[:], from, to)
@@ -52,7 +53,7 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 		n.Status[string(st)] = 0
 	}
 	err = s.read(ctx, "count enrollments", `SELECT status, count(*) FROM enrollment WHERE instance_id = ?1 AND tenant_id = ?2 GROUP BY status`,
-		func(sc scanner) error {
+		func(sc row.Scanner) error {
 			var st string
 			var c int64
 			err := sc.Scan(&st, &c)
@@ -65,8 +66,8 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 // Ledgers reads every tenant's account, at O(tenants).
 func (s *Store) Ledgers(ctx context.Context) ([]store.Ledger, error) {
 	var all []store.Ledger
-	err := s.readOn(ctx, s.probes, "read ledgers", ledgerQuery, func(sc scanner) error {
-		l, _, err := scanLedger(sc)
+	err := s.readOn(ctx, s.probes, "read ledgers", ledgerQuery, func(sc row.Scanner) error {
+		l, _, err := row.ScanLedger(sc)
 		all = append(all, l)
 		return err
 	})
@@ -76,13 +77,6 @@ func (s *Store) Ledgers(ctx context.Context) ([]store.Ledger, error) {
 const ledgerQuery = `SELECT t.id, t.uid, coalesce(l.received, 0), coalesce(l.duplicates, 0), coalesce(l.applied, 0), coalesce(l.orphaned, 0),
 	coalesce(l.dead, 0), coalesce(l.ignored, 0), coalesce(l.archived, 0), coalesce(l.undecodable, 0)
 	FROM tenant t LEFT JOIN ledger l ON l.tenant_id = t.id ORDER BY t.id`
-
-func scanLedger(sc scanner) (store.Ledger, uuid.UUID, error) {
-	var l store.Ledger
-	var uid []byte
-	err := sc.Scan(&l.Tenant, &uid, &l.Received, &l.Duplicates, &l.Applied, &l.Orphaned, &l.Dead, &l.Ignored, &l.Archived, &l.Undecodable)
-	return l, idOf(uid), err
-}
 
 // Balance recounts every event, counter and fact in one snapshot and holds
 // the accounts against it. It reads the whole database: minutes for tens of
@@ -98,7 +92,7 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 		return b, s.fail("balance", err)
 	}
 	defer func() { err = errors.Join(err, snap.Rollback()) }()
-	each := func(query string, fn func(scanner) error) error {
+	each := func(query string, fn func(row.Scanner) error) error {
 		rows, err := snap.QueryContext(ctx, query)
 		if err != nil {
 			return err
@@ -106,8 +100,8 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 		return drain(rows, fn)
 	}
 	index := map[int64]int{}
-	err = each(ledgerQuery, func(sc scanner) error {
-		l, uid, err := scanLedger(sc)
+	err = each(ledgerQuery, func(sc row.Scanner) error {
+		l, uid, err := row.ScanLedger(sc)
 		index[l.Tenant] = len(b.Tenants)
 		b.Tenants = append(b.Tenants, store.TenantBalance{Tenant: uid, Ledger: l, Recount: store.Ledger{Tenant: l.Tenant, Archived: l.Archived}})
 		return err
@@ -116,7 +110,7 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 		return b, s.fail("balance", err)
 	}
 	err = each(`SELECT tenant_id, count(*), sum(duplicates), sum(state = 'applied'), sum(state = 'orphaned'), sum(state = 'dead'), sum(state = 'ignored')
-		FROM event GROUP BY tenant_id`, func(sc scanner) error {
+		FROM event GROUP BY tenant_id`, func(sc row.Scanner) error {
 		var r store.Ledger
 		var rows int64
 		if err := sc.Scan(&r.Tenant, &rows, &r.Duplicates, &r.Applied, &r.Orphaned, &r.Dead, &r.Ignored); err != nil {
@@ -130,7 +124,7 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 	if err != nil {
 		return b, s.fail("balance", err)
 	}
-	err = each(`SELECT tenant_id, count(*) FROM dead_letter WHERE event_seq IS NULL GROUP BY tenant_id`, func(sc scanner) error {
+	err = each(`SELECT tenant_id, count(*) FROM dead_letter WHERE event_seq IS NULL GROUP BY tenant_id`, func(sc row.Scanner) error {
 		var tenant, n int64
 		err := sc.Scan(&tenant, &n)
 		b.Tenants[index[tenant]].Recount.Undecodable = n
@@ -139,8 +133,8 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 	if err != nil {
 		return b, s.fail("balance", err)
 	}
-	drift := func(what string) func(scanner) error {
-		return func(sc scanner) error {
+	drift := func(what string) func(row.Scanner) error {
+		return func(sc row.Scanner) error {
 			var d store.CounterDrift
 			var tenant int64
 			var instance []byte
@@ -148,8 +142,8 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 			if err := sc.Scan(&tenant, &instance, &kind, &d.Counted, &d.Recount); err != nil {
 				return err
 			}
-			d.Instance, d.What = idOf(instance), what+" "+kind
-			b.Tenants[index[tenant]].Counters += abs(d.Counted - d.Recount)
+			d.Instance, d.What = row.ID(instance), what+" "+kind
+			b.Tenants[index[tenant]].Counters += d.Off()
 			b.Counters = append(b.Counters, d)
 			return nil
 		}
@@ -178,8 +172,7 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 	for i := range b.Tenants {
 		t := &b.Tenants[i]
 		l, r := t.Ledger, t.Recount
-		b.Difference += abs(l.Difference()) + abs(l.Received-r.Received) + abs(l.Duplicates-r.Duplicates) + abs(l.Applied-r.Applied) +
-			abs(l.Orphaned-r.Orphaned) + abs(l.Dead-r.Dead) + abs(l.Ignored-r.Ignored) + abs(l.Undecodable-r.Undecodable) + t.Counters
+		b.Difference += l.Off(r) + t.Counters
 	}
 	return b, nil
 }
@@ -188,10 +181,3 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 // does not use the code that it checks.
 const qualifierSQL = `CASE WHEN type = 'bounced' THEN bounce
 	WHEN type = 'resubscribed' AND (estimated = 1 OR occurred_at > received_at) THEN 'void' ELSE '' END`
-
-func abs(n int64) int64 {
-	if n < 0 {
-		return -n
-	}
-	return n
-}

@@ -26,6 +26,7 @@ import (
 
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
+	"tallyhook/internal/store/row"
 )
 
 //go:embed migrations/*.sql
@@ -153,15 +154,9 @@ func provider(db *sql.DB) (*goose.Provider, error) {
 	return p, nil
 }
 
-// Migration is one step of the schema.
-type Migration struct {
-	Version   int64
-	AppliedAt time.Time // zero: pending
-}
-
 // Migrations lists the schema's steps and when each was applied to the
 // database of that file. It changes nothing.
-func Migrations(ctx context.Context, path string) (all []Migration, err error) {
+func Migrations(ctx context.Context, path string) (all []store.Migration, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("read migrations: %w", err)
 	}
@@ -179,7 +174,7 @@ func Migrations(ctx context.Context, path string) (all []Migration, err error) {
 		return nil, fmt.Errorf("read migrations: %w", err)
 	}
 	for _, st := range steps {
-		all = append(all, Migration{st.Source.Version, st.AppliedAt.UTC()})
+		all = append(all, store.Migration{Version: st.Source.Version, AppliedAt: st.AppliedAt.UTC()})
 	}
 	return all, nil
 }
@@ -191,7 +186,7 @@ func (s *Store) firstTenant(ctx context.Context) error {
 			return err
 		}
 		_, err = t.exec(`INSERT INTO tenant (id, uid, name, created_at) VALUES (?, ?, 'default', ?) ON CONFLICT DO NOTHING`,
-			store.DefaultTenant, uid[:], us(s.opt.Now()))
+			store.DefaultTenant, uid[:], row.US(s.opt.Now()))
 		return err
 	})
 }
@@ -359,10 +354,7 @@ func (t *tx) exec(query string, args ...any) (int64, error) {
 	return n, err
 }
 
-// scanner is what a row gives.
-type scanner interface{ Scan(dest ...any) error }
-
-func (t *tx) query(query string, each func(scanner) error, args ...any) error {
+func (t *tx) query(query string, each func(row.Scanner) error, args ...any) error {
 	st, err := t.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return err
@@ -377,7 +369,7 @@ func (t *tx) query(query string, each func(scanner) error, args ...any) error {
 // one reads at most one row and tells whether there was one.
 func (t *tx) one(query string, args []any, dest ...any) (bool, error) {
 	found := false
-	err := t.query(query, func(sc scanner) error {
+	err := t.query(query, func(sc row.Scanner) error {
 		if found {
 			return nil
 		}
@@ -388,11 +380,11 @@ func (t *tx) one(query string, args []any, dest ...any) (bool, error) {
 }
 
 // read runs a query on the pool of readers.
-func (s *Store) read(ctx context.Context, op, query string, each func(scanner) error, args ...any) error {
+func (s *Store) read(ctx context.Context, op, query string, each func(row.Scanner) error, args ...any) error {
 	return s.readOn(ctx, s.readers, op, query, each, args...)
 }
 
-func (s *Store) readOn(ctx context.Context, db *sql.DB, op, query string, each func(scanner) error, args ...any) error {
+func (s *Store) readOn(ctx context.Context, db *sql.DB, op, query string, each func(row.Scanner) error, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
 	rows, err := db.QueryContext(ctx, query, args...)
@@ -402,7 +394,7 @@ func (s *Store) readOn(ctx context.Context, db *sql.DB, op, query string, each f
 	return s.fail(op, drain(rows, each))
 }
 
-func drain(rows *sql.Rows, each func(scanner) error) (err error) {
+func drain(rows *sql.Rows, each func(row.Scanner) error) (err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		if err := each(rows); err != nil {
@@ -434,34 +426,4 @@ func (s *Store) fail(op string, err error) error {
 // refused tells whether the database refuses the data itself.
 func refused(err error) bool {
 	return errors.Is(err, sqlite3.CONSTRAINT) || errors.Is(err, sqlite3.MISMATCH) || errors.Is(err, sqlite3.TOOBIG)
-}
-
-// us is a time as it is stored; the zero time is 0.
-func us(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-// at is a stored time; 0 is the zero time.
-func at(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
-}
-
-// blob is an id as it is stored; uuid.Nil is NULL.
-func blob(id uuid.UUID) any {
-	if id == uuid.Nil {
-		return nil
-	}
-	return id[:]
-}
-
-func idOf(b []byte) uuid.UUID {
-	var id uuid.UUID
-	copy(id[:], b)
-	return id
 }
