@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # The steps of a check are in an order, the quick ones first.
 .NOTPARALLEL:
-.PHONY: help run build test check needs format vet lint fuzz race cover chaos corpus attack bench golden
+.PHONY: help run build test check needs promtool format vet lint fuzz race cover chaos corpus attack bench golden
 
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LINT_VERSION := 2.15.0
@@ -25,12 +25,16 @@ build: ## build bin/tallyhook
 
 test: check ## everything that CI runs (the same as make check)
 
-check: needs format vet lint fuzz race ## format, vet, lint, a short fuzz of each target, all tests with -race
+check: needs promtool format vet lint fuzz race ## format, vet, lint, a short fuzz of each target, all tests with -race
 
 # The race detector is the one thing here that needs a C compiler.
 needs:
 	@command -v gcc >/dev/null || { \
 		echo 'gcc is missing, which go test -race needs: apt-get install -y gcc libc6-dev' >&2; exit 1; }
+
+# For the test of the alert rules; taken out of Debian's package.
+promtool:
+	@scripts/promtool
 
 # Built outside of go.mod, so that its dependencies are not ours. GOFLAGS is
 # cleared because -mod and -modfile do not go with a version.

@@ -2,12 +2,12 @@ package main_test
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,7 +106,7 @@ func TestSmoke(t *testing.T) {
 // TestSmokeMetricsElsewhere: METRICS_ADDR moves /metrics, and the run says so.
 func TestSmokeMetricsElsewhere(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
+	port := strconv.Itoa(testenv.FreePort(t))
 	server := testenv.Start(t, testenv.Options{Env: []string{"METRICS_ADDR=127.0.0.1:" + port}})
 	got, report := smoke(t, server.URL, testenv.AdminKey)
 	if got.Code != 0 || !strings.Contains(report.Steps[3].Detail, "--metrics-url") {
@@ -116,21 +116,6 @@ func TestSmokeMetricsElsewhere(t *testing.T) {
 	if got.Code != 0 || report.Steps[3].Detail != "database up, balance difference 0" {
 		t.Errorf("with --metrics-url: code %d, %+v", got.Code, report.Steps[3])
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // nothing was accepted
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // TestSmokeFails: what is wrong is said in one line, the exit code is 1, and
@@ -163,7 +148,7 @@ func TestSmokeFails(t *testing.T) {
 	}{
 		"WrongKey":         {url: server.URL, key: "wrong-0123456789abcdef0123456789abcdef", failed: "make a template", says: []string{"make a template: 401", "API key"}},
 		"KeyWithoutScope":  {url: server.URL, key: campaigns, failed: "make a source", says: []string{"make a source: 403"}},
-		"NothingListening": {url: "http://127.0.0.1:" + freePort(t), key: testenv.AdminKey, failed: "GET /health", says: []string{"no answer", "connection refused"}},
+		"NothingListening": {url: "http://" + testenv.FreeAddr(t), key: testenv.AdminKey, failed: "GET /health", says: []string{"no answer", "connection refused"}},
 		"NeverAnswers": {
 			url: silent.URL, key: testenv.AdminKey, args: []string{"--timeout", "200ms"}, failed: "GET /health",
 			says: []string{"no answer: nothing within 200ms"},

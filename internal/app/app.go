@@ -144,7 +144,7 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 			return fmt.Errorf("SPOOL_DIR: %w", err)
 		}
 	}
-	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked}); err != nil {
+	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked, missed: a.missed}); err != nil {
 		return err
 	}
 	secretsKey, err := a.unlock(ctx, existed)
@@ -356,6 +356,11 @@ func (a *App) rejected(name, reason string) {
 		name = "unknown"
 	}
 	a.metrics.WebhooksRejected.WithLabelValues(name, reason).Inc()
+}
+
+// missed says that the database failed in the moment after a commit.
+func (a *App) missed(err error) {
+	a.log.Warn("second look failed, the schedule finds the event later", slog.Any("error", err))
 }
 
 // parked tells the queue beside the database of events that came to wait.

@@ -2,8 +2,8 @@ package app_test
 
 import (
 	"fmt"
-	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,7 +41,7 @@ func newCluster(t *testing.T, n int, env ...string) *cluster {
 	c.pgWay, c.redisWay = testenv.StartProxy(t, c.pg.Addr()), testenv.StartProxy(t, c.redis.Addr)
 	dir := t.TempDir()
 	for i := range n {
-		port := freePort(t)
+		port := testenv.FreePort(t)
 		c.replicas = append(c.replicas, &replica{
 			url: fmt.Sprintf("http://127.0.0.1:%d", port),
 			opt: testenv.Options{Dir: dir, Env: append([]string{
@@ -59,35 +59,7 @@ func newCluster(t *testing.T, n int, env ...string) *cluster {
 }
 
 // through is a URL that leads to the same place by another way.
-func through(url, addr, way string) string {
-	before, after, ok := cutLast(url, addr)
-	if !ok {
-		return url
-	}
-	return before + way + after
-}
-
-func cutLast(s, sep string) (before, after string, ok bool) {
-	for i := len(s) - len(sep); i >= 0; i-- {
-		if s[i:i+len(sep)] == sep {
-			return s[:i], s[i+len(sep):], true
-		}
-	}
-	return s, "", false
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, _ := l.Addr().(*net.TCPAddr)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return addr.Port
-}
+func through(url, addr, way string) string { return strings.Replace(url, addr, way, 1) }
 
 // start starts a replica and waits until it is ready.
 func (c *cluster) start(r *replica) {

@@ -64,6 +64,7 @@ type engine struct {
 type hooks struct {
 	adopted func([]store.Result)
 	parked  func([]store.Parked)
+	missed  func(error)
 }
 
 // postgresWriters is how many transactions commit new events at once. Four are
@@ -104,7 +105,7 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 func openPostgres(ctx context.Context, cfg config.Config, serve bool, h hooks) (*engine, error) {
 	s, err := postgres.Open(ctx, postgres.Options{
 		URL: cfg.DatabaseURL.Reveal(), TxTimeout: cfg.TxTimeout, Now: time.Now,
-		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked,
+		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Missed: h.missed,
 		// Two connections more, for what is not ingestion.
 		Writers: postgresWriters + 2, Late: serve && cfg.SpoolDir != "",
 	})

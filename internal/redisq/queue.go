@@ -20,20 +20,6 @@ const (
 	mostTenants = 1000 // that Stats looks at for what is due
 )
 
-// weight is how much of a claim each route gets first; what one does not use
-// the others may.
-func weight(r event.Route) int {
-	switch r {
-	case event.RouteUrgent:
-		return 8
-	case event.RouteStandard:
-		return 4
-	case event.RouteBulk:
-		return 1
-	}
-	return 1
-}
-
 // group are numbers with one sorted set.
 type group struct {
 	done  []int64
@@ -121,7 +107,7 @@ func (q *Queue) Claim(ctx context.Context, n int, lease time.Duration) (claim st
 		}
 		args := []string{decimal(want), millis(lease), decimal(claim.Token)}
 		for _, r := range event.Routes() {
-			args = append(args, string(r), decimal(weight(r)))
+			args = append(args, string(r), decimal(store.Share(r)))
 		}
 		res, err := q.run(ctx, q.script.claim, q.shards[(first+i)%uint64(len(q.shards))], args)
 		if err == nil {

@@ -482,15 +482,6 @@ func (p *Postgres) End() error {
 	return err
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return 0, err
-	}
-	addr, _ := l.Addr().(*net.TCPAddr)
-	return addr.Port, l.Close()
-}
-
 // postgresBin finds the folder of the server's programs, the newest first.
 func postgresBin() (string, error) {
 	dirs, err := filepath.Glob("/usr/lib/postgresql/*/bin")

@@ -77,20 +77,6 @@ func redisBinary(tb testing.TB) string {
 	return ""
 }
 
-// FreeAddr is a loopback address that nobody listens on just now.
-func FreeAddr(tb testing.TB) string {
-	tb.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatalf("find a free port: %v", err)
-	}
-	if err := l.Close(); err != nil {
-		tb.Errorf("close: %v", err)
-	}
-	return l.Addr().String()
-}
-
 func (r *Redis) args() []string {
 	host, port, _ := strings.Cut(r.Addr, ":")
 	args := []string{"--bind", host, "--port", port, "--dir", r.dir, "--daemonize", "no"}

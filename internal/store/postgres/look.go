@@ -53,7 +53,9 @@ func (s *Store) look(ctx context.Context, first *tx) {
 		_, err = t.adoptSeqs(found)
 		return err
 	})
-	_ = err // see above
+	if err != nil && s.opt.Missed != nil {
+		s.opt.Missed(s.fail("look once more", err))
+	}
 }
 
 // missed reads what waits for the keys, as many events as an adoption takes in.

@@ -46,6 +46,9 @@ type Options struct {
 	// Parked is told, after the commit, which events have come to wait and for
 	// how long, so that a queue beside the database can hold them too. May be nil.
 	Parked func([]store.Parked)
+	// Missed is told of a second look that failed, which costs the event it was
+	// for the wait until its next attempt. May be nil.
+	Missed func(error)
 	// Writers is how many transactions write at once; 0 takes 4.
 	Writers int
 	// Late opens the store also while the database does not answer.

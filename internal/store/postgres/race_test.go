@@ -2,10 +2,8 @@ package postgres_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -15,10 +13,8 @@ import (
 	"tallyhook/internal/store/storetest"
 )
 
-// TestEventAndEnrollmentAtOnceLeavesNobodyWaiting commits thousands of events
-// and the enrollments that they belong to at the same moments, on two replicas.
-// No worker runs and the clock does not reach the schedule, so whatever is
-// applied in the end was applied by the two of them.
+// TestEventAndEnrollmentAtOnceLeavesNobodyWaiting: whoever commits last sees
+// the other, on two replicas.
 func TestEventAndEnrollmentAtOnceLeavesNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	pairs := 3000
@@ -26,74 +22,8 @@ func TestEventAndEnrollmentAtOnceLeavesNobodyWaiting(t *testing.T) {
 		pairs = 50_000
 	}
 	w := storetest.New(t, open)
-	stores := []storetest.Store{w.Store, replica(w)}
-	ids := make([]uuid.UUID, pairs)
-	people := make([]uuid.UUID, pairs)
-	room := make(chan struct{}, 16)
-	var group sync.WaitGroup
-	do := func(fn func(storetest.Store)) {
-		room <- struct{}{}
-		s := stores[rand.IntN(2)]
-		group.Go(func() { fn(s); <-room })
-	}
-	for i := range pairs {
-		addr, lead := fmt.Sprintf("p%d@example.com", i), fmt.Sprint("lead ", i)
-		by := storetest.Address(addr)
-		if i%2 == 1 {
-			by = storetest.Lead(lead)
-		}
-		send := func(s storetest.Store) {
-			res, err := s.Commit(t.Context(), []event.Event{w.Event(event.Replied, by)})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			ids[i] = res[0].ID
-		}
-		enroll := func(s storetest.Store) {
-			// Another who is enrolled in the same request makes it a bulk one.
-			in := []campaign.Enrollment{{Email: addr, Refs: []event.Ref{{Provider: "lemlist", Kind: event.RefLead, Value: lead}}}}
-			if i%3 == 0 {
-				in = append(in, campaign.Enrollment{ContactID: fmt.Sprint("companion ", i)})
-			}
-			d, err := s.Enroll(t.Context(), w.Tenant, w.Instance, in, false, store.Idempotency{})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			people[i] = d[0].ID
-		}
-		if rand.IntN(2) == 0 {
-			do(send)
-			do(enroll)
-		} else {
-			do(enroll)
-			do(send)
-		}
-	}
-	group.Wait()
-	if t.Failed() {
-		return
-	}
-	storetest.Same(t, "ledger", w.Account(w.Tenant), store.Ledger{Tenant: w.Tenant, Received: int64(pairs), Applied: int64(pairs)})
-	storetest.Same(t, "totals", w.Totals(w.Instance), map[event.Type]int64{event.Replied: int64(pairs)})
-	_, waiting, err := w.NextDue(t.Context())
-	must(t, err)
-	storetest.Same(t, "somebody waits", waiting, false)
-	by := map[string]int{}
-	for i, id := range ids {
-		r := w.Record(id)
-		if r.Enrollment != people[i] {
-			t.Fatalf("event %d belongs to %s, want %s", i, r.Enrollment, people[i])
-		}
-		storetest.Same(t, "attempts", r.Attempts, 0)
-		by[r.SettledBy]++
-	}
-	t.Logf("settled by %v", by)
-	storetest.Same(t, "settled by others than the two", by["live"]+by["adoption"], pairs)
-	n, err := w.Numbers(t.Context(), w.Tenant, w.Instance, time.Time{}, time.Time{})
-	must(t, err)
-	storetest.Same(t, "status", n.Status["completed"], int64(pairs))
+	other := replica(w)
+	storetest.AtOnce(w, pairs, storetest.Replica{Store: w.Store, Accept: w.Commit}, storetest.Replica{Store: other, Accept: other.Commit})
 }
 
 // TestCampaignAndEnrollmentAtOnceLeaveNobodyWaiting: what an event needs comes
