@@ -296,7 +296,8 @@ func TestLiveRequestsGoFirstAndStarveNobody(t *testing.T) {
 			at = append(at, i)
 		}
 	}
-	if len(at) != 3 || at[0] != 0 || at[1] != 10 || at[2] >= 33-1 {
+	// Eight live ones while it waits, and one more when that was taken before it did.
+	if len(at) != 3 || at[0] != 0 || at[1] < 9 || at[1] > 10 || at[2] < at[1]+9 || at[2] > at[1]+10 {
 		t.Errorf("of %d batches those of the spool are %v", len(f.batches), at)
 	}
 }
