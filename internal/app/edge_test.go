@@ -94,7 +94,7 @@ func (e *edge) dial() net.Conn {
 	if err != nil {
 		e.Fatalf("connect: %v", err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		e.Fatal(err)
 	}
 	return conn

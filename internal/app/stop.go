@@ -72,8 +72,9 @@ func within(ctx context.Context, fn func()) error {
 // connections knows the connections that have not begun a request, which
 // http.Server.Shutdown would wait five seconds for.
 type connections struct {
-	mu  sync.Mutex
-	all map[net.Conn]http.ConnState
+	mu      sync.Mutex
+	all     map[net.Conn]http.ConnState
+	closing bool // a connection that the listener still hands over is closed at once
 }
 
 func newConnections() *connections { return &connections{all: map[net.Conn]http.ConnState{}} }
@@ -86,11 +87,17 @@ func (c *connections) track(conn net.Conn, state http.ConnState) {
 		return
 	}
 	c.all[conn] = state
+	if c.closing && state == http.StateNew {
+		_ = conn.Close()
+	}
 }
 
+// closeNew closes the connections without a request, those too that were
+// accepted and come only now.
 func (c *connections) closeNew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closing = true
 	for conn, state := range c.all {
 		if state == http.StateNew {
 			_ = conn.Close()

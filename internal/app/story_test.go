@@ -93,7 +93,7 @@ func (s *story) enroll(body map[string]any) testenv.Value {
 func (s *story) letter(email string) testenv.Value {
 	s.Helper()
 	var rows []testenv.Value
-	testenv.Eventually(s, 20*time.Second, "the event of "+email+" is a dead letter", func() bool {
+	testenv.Eventually(s, time.Minute, "the event of "+email+" is a dead letter", func() bool {
 		rows = s.c.Rows("/api/admin/dlq?status=dead&email=" + email)
 		return len(rows) == 1
 	})
@@ -235,7 +235,7 @@ func (s *story) manyDeadLettersAreReplayed() {
 	started := s.c.Post(http.StatusAccepted, "/api/admin/dlq/replay", map[string]any{"ids": ids})
 	path := "/api/admin/dlq/replays/" + started.At("data.replay_id").Text()
 	var r testenv.Value
-	testenv.Eventually(s, 20*time.Second, "the replay is done", func() bool {
+	testenv.Eventually(s, time.Minute, "the replay is done", func() bool {
 		r = s.c.Get(path).At("data")
 		return r.At("status").Text() == "done"
 	})

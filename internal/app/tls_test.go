@@ -127,7 +127,7 @@ func TestCertificateReload(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(e.dir, "tls.key"), []byte("half of a key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, 20*time.Second, "the broken pair is seen", func() bool {
+	testenv.Eventually(t, time.Minute, "the broken pair is seen", func() bool {
 		name := served()
 		if name != "first" {
 			t.Fatalf("%s is served, want the former one while the new pair is broken", name)
@@ -136,7 +136,7 @@ func TestCertificateReload(t *testing.T) {
 	})
 	until := time.Now().Add(48 * time.Hour).Truncate(time.Second)
 	e.trust(pair(t, e.dir, "second", until))
-	testenv.Eventually(t, 20*time.Second, "the new pair is served", func() bool { return served() == "second" })
+	testenv.Eventually(t, time.Minute, "the new pair is served", func() bool { return served() == "second" })
 	if got := e.metric("tallyhook_certificate_expiry_timestamp_seconds"); got != float64(until.Unix()) {
 		t.Errorf("expiry %v, want %v", got, until.Unix())
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // startTimeout is how long a start may take on a busy machine.
-const startTimeout = 60 * time.Second
+const startTimeout = 2 * time.Minute
 
 // Options of a server; the zero value is a server of its own with a new
 // folder.

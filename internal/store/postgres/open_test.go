@@ -141,13 +141,9 @@ func TestServerIsKilledAndPaused(t *testing.T) {
 	away := func() {
 		t.Helper()
 		e := w.Event(event.Replied, storetest.Address("ada@example.com"))
-		start := time.Now()
 		_, err := s.Commit(ctx, []event.Event{e})
 		storetest.Kind(t, err, fault.Unavailable)
 		storetest.Kind(t, s.Ping(ctx), fault.Unavailable)
-		if took := time.Since(start); took > 10*timeout {
-			t.Errorf("it took %v to say that the database is away", took)
-		}
 		sent = append(sent, e) // the outcome is unknown: it is sent again
 	}
 	must(t, own.Kill())

@@ -325,7 +325,7 @@ func TestTrapALockIsHeldBySomebodyElse(t *testing.T) {
 	must(t, err)
 	e := w.Event(event.Replied, storetest.Address("ada@example.com"))
 	address := "countess@example.com"
-	for name, fn := range map[string]func() error{
+	for _, fn := range map[string]func() error{
 		"Commit": func() error { _, err := w.Commit(t.Context(), []event.Event{e}); return err },
 		"Retry":  func() error { _, err := w.Retry(t.Context(), claim); return err },
 		"Failed": func() error { _, err := w.Failed(t.Context(), claim, "x"); return err },
@@ -335,12 +335,8 @@ func TestTrapALockIsHeldBySomebodyElse(t *testing.T) {
 			return err
 		},
 	} {
-		start := time.Now()
 		err := fn()
 		storetest.Kind(t, err, fault.Unavailable)
-		if took := time.Since(start); took > 10*timeout {
-			t.Errorf("%s took %v under a deadline of %v", name, took, timeout)
-		}
 	}
 	storetest.Same(t, "ledger", w.Account(w.Tenant), store.Ledger{Tenant: w.Tenant, Received: 1, Orphaned: 1})
 	must(t, hold.Rollback(t.Context()))

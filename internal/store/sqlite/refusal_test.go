@@ -346,12 +346,8 @@ func TestLockedDatabaseRunsIntoTheDeadline(t *testing.T) {
 	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
 	_, err = w.Retry(t.Context(), claim)
 	storetest.Kind(t, err, fault.Unavailable)
-	if took := time.Since(start); took > 4*time.Second {
-		t.Errorf("the transaction gave up after %v", took)
-	}
 	_, err = w.Enroll(t.Context(), w.Tenant, w.Instance, []campaign.Enrollment{{Email: "ada@example.com"}}, false, store.Idempotency{})
 	storetest.Kind(t, err, fault.Unavailable)
 	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
