@@ -9,6 +9,7 @@
 package store
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,10 +22,12 @@ const DefaultTenant int64 = 1
 
 // Tenant owns everything else.
 type Tenant struct {
-	ID        int64
-	UID       uuid.UUID
-	Name      string
-	CreatedAt time.Time
+	ID          int64
+	UID         uuid.UUID // what it is called by outside
+	Name        string
+	Limits      Limits
+	CreatedAt   time.Time
+	SuspendedAt time.Time // zero: it is served
 }
 
 // Key is an API key; the key itself is never stored, only its SHA-256.
@@ -39,6 +42,8 @@ type Key struct {
 	ExpiresAt  time.Time // zero: never
 	LastUsedAt time.Time
 	RevokedAt  time.Time
+	AllowedIPs []netip.Prefix // where it may be used from; empty: everywhere
+	ReplacedBy uuid.UUID      // the key that a rotation made in its place; uuid.Nil: none
 }
 
 // Source is one provider's webhook endpoint for one tenant.
@@ -336,6 +341,7 @@ type Audit struct {
 	Action  string // "key.create", "event.assign"
 	Subject string // id of what was acted on
 	Detail  string
+	Origin  // left to the store: it takes that of the context
 }
 
 // Idempotency ties a creating request to its key: the same key and request
@@ -343,6 +349,9 @@ type Audit struct {
 type Idempotency struct {
 	Key     string
 	Request [32]byte // SHA-256 of method, path and body
+	// Sealed is what is answered again where that cannot be read back, since
+	// it holds what is shown once: encrypted, and kept for a day.
+	Sealed []byte
 }
 
 // InstanceFilter narrows a list of instances; zero fields do not.

@@ -12,14 +12,24 @@ import (
 	"tallyhook/internal/store/row"
 )
 
-// CreateKey stores an API key.
-func (s *Store) CreateKey(ctx context.Context, k store.Key) error {
+// CreateKey stores an API key; Forbidden when the tenant may have no more.
+func (s *Store) CreateKey(ctx context.Context, k store.Key, traces ...store.Trace) error {
 	return s.write(ctx, "create key", func(t *tx) error {
-		_, err := t.exec(`INSERT INTO api_key (id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0)`,
-			k.ID[:], k.Tenant, k.Name, k.Hash[:], k.Prefix, strings.Join(k.Scopes, " "), row.US(k.CreatedAt), row.US(k.ExpiresAt))
-		return err
+		if err := t.leave(k.ID, traces); err != nil {
+			return err
+		}
+		if err := t.roomForKey(k.Tenant); err != nil {
+			return err
+		}
+		return t.insertKey(k)
 	})
+}
+
+func (t *tx) insertKey(k store.Key) error {
+	_, err := t.exec(`INSERT INTO api_key (id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at, allowed_ips)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, $9)`,
+		k.ID[:], k.Tenant, k.Name, k.Hash[:], k.Prefix, strings.Join(k.Scopes, " "), row.US(k.CreatedAt), row.US(k.ExpiresAt), row.Prefixes(k.AllowedIPs))
+	return err
 }
 
 // KeyByHash finds a key by the SHA-256 of its text; revoked ones too.
@@ -52,13 +62,14 @@ func (s *Store) Keys(ctx context.Context, tenant int64, p store.Page) ([]store.K
 	return rows, next, err
 }
 
-// AllKeys lists the keys of all tenants that are not revoked, oldest first:
-// at most n of those after a row number, and the number to go on after; 0 when
-// there are no more.
+// AllKeys lists the keys that are not revoked, of all tenants that are not
+// suspended, oldest first: at most n of those after a row number, and the
+// number to go on after; 0 when there are no more.
 func (s *Store) AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error) {
 	var rows []store.Key
 	var seqs []int64
-	err := s.read(ctx, "list all keys", `SELECT `+row.KeyColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
+	err := s.read(ctx, "list all keys", `SELECT `+row.KeyColumns+` FROM api_key WHERE revoked_at = 0 AND seq > $1
+		AND tenant_id NOT IN (SELECT id FROM tenant WHERE suspended_at > 0) ORDER BY seq LIMIT $2`,
 		func(sc row.Scanner) error {
 			var k store.Key
 			seq, err := row.ScanKey(sc, &k)
@@ -70,21 +81,77 @@ func (s *Store) AllKeys(ctx context.Context, after int64, n int) ([]store.Key, i
 }
 
 // RevokeKey ends a key.
-func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
+func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when time.Time, traces ...store.Trace) error {
 	return s.write(ctx, "revoke key", func(t *tx) error {
 		n, err := t.exec(`UPDATE api_key SET revoked_at = $3 WHERE id = $1 AND tenant_id = $2 AND revoked_at = 0`, id[:], tenant, row.US(when))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no live key %s", id)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.leave(id, traces)
 	})
 }
 
-// CountKeys counts the admin keys that are neither revoked nor expired.
+// RotateKey stores a key in place of another, which ends at a time, or when it
+// would have ended anyway. A Conflict when the old one has been replaced before.
+func (s *Store) RotateKey(ctx context.Context, old uuid.UUID, k store.Key, until time.Time, traces ...store.Trace) error {
+	return s.write(ctx, "rotate key", func(t *tx) error {
+		if err := t.leave(k.ID, traces); err != nil {
+			return err
+		}
+		n, err := t.exec(`UPDATE api_key SET replaced_by = $3, expires_at = CASE WHEN expires_at = 0 OR expires_at > $4 THEN $4 ELSE expires_at END
+			WHERE id = $1 AND tenant_id = $2 AND revoked_at = 0 AND replaced_by IS NULL AND (expires_at = 0 OR expires_at > $5)`,
+			old[:], k.Tenant, k.ID[:], row.US(until), row.US(t.now))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			var one int
+			replaced, err := t.one(`SELECT 1 FROM api_key WHERE id = $1 AND tenant_id = $2 AND revoked_at = 0 AND replaced_by IS NOT NULL`, []any{old[:], k.Tenant}, &one)
+			switch {
+			case err != nil:
+				return err
+			case replaced:
+				return fault.New(fault.Conflict, "this API key has been rotated already: rotate the one that took its place")
+			}
+			return fault.New(fault.NotFound, "there is no live key %s", old)
+		}
+		return t.insertKey(k)
+	})
+}
+
+// KeyByID reads one key of a tenant; revoked ones too.
+func (s *Store) KeyByID(ctx context.Context, tenant int64, id uuid.UUID) (store.Key, error) {
+	var k store.Key
+	found := false
+	err := s.read(ctx, "read key", `SELECT `+row.KeyColumns+` FROM api_key WHERE id = $1 AND tenant_id = $2`, func(sc row.Scanner) error {
+		found = true
+		_, err := row.ScanKey(sc, &k)
+		return err
+	}, id[:], tenant)
+	if err == nil && !found {
+		err = fault.New(fault.NotFound, "there is no such key")
+	}
+	return k, err
+}
+
+// NextKeyExpiry is when the first of all tenants' live keys ends; zero when
+// none does. Those that were replaced end as they should.
+func (s *Store) NextKeyExpiry(ctx context.Context) (time.Time, error) {
+	var at int64
+	err := s.read(ctx, "read key expiry", `SELECT coalesce(min(expires_at), 0) FROM api_key
+		WHERE revoked_at = 0 AND replaced_by IS NULL AND expires_at > $1`, func(sc row.Scanner) error { return sc.Scan(&at) }, row.US(s.opt.Now()))
+	return row.At(at), err
+}
+
+// CountKeys counts the default tenant's admin keys that are neither revoked nor
+// expired.
 func (s *Store) CountKeys(ctx context.Context) (int64, error) {
 	var n int64
-	err := s.read(ctx, "count keys", `SELECT count(*) FROM api_key WHERE revoked_at = 0 AND (expires_at = 0 OR expires_at > $1)
-		AND ' ' || scopes || ' ' LIKE '% admin %'`, func(sc row.Scanner) error { return sc.Scan(&n) }, row.US(s.opt.Now()))
+	err := s.read(ctx, "count keys", `SELECT count(*) FROM api_key WHERE tenant_id = $2 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > $1)
+		AND ' ' || scopes || ' ' LIKE '% admin %'`, func(sc row.Scanner) error { return sc.Scan(&n) }, row.US(s.opt.Now()), store.DefaultTenant)
 	return n, err
 }
 
@@ -106,9 +173,15 @@ const sourceColumns = `seq, id, tenant_id, provider, name, token_hash, sealed, c
 	coalesce((SELECT sum(c.received) FROM source_count c WHERE c.source_id = source.id AND c.tenant_id = source.tenant_id), 0)::bigint,
 	coalesce((SELECT max(c.last_received_at) FROM source_count c WHERE c.source_id = source.id AND c.tenant_id = source.tenant_id), 0)`
 
-// CreateSource stores a source.
-func (s *Store) CreateSource(ctx context.Context, r store.Source) error {
+// CreateSource stores a source; Forbidden when the tenant may have no more.
+func (s *Store) CreateSource(ctx context.Context, r store.Source, traces ...store.Trace) error {
 	return s.write(ctx, "create source", func(t *tx) error {
+		if err := t.leave(r.ID, traces); err != nil {
+			return err
+		}
+		if err := t.roomForSource(r.Tenant); err != nil {
+			return err
+		}
 		_, err := t.exec(`INSERT INTO source (id, tenant_id, provider, name, token_hash, sealed, created_at, updated_at, deleted_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0)`, r.ID[:], r.Tenant, r.Provider, r.Name, r.TokenHash[:], r.Sealed, row.US(r.CreatedAt))
 		return err
@@ -159,12 +232,13 @@ func (s *Store) Sources(ctx context.Context, tenant int64, p store.Page) ([]stor
 	return rows, next, err
 }
 
-// AllSources lists the sources of all tenants that are not deleted, oldest
-// first, in the way of AllKeys.
+// AllSources lists the sources that are not deleted, of all tenants that are
+// not suspended, oldest first, in the way of AllKeys.
 func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error) {
 	var rows []store.Source
 	var seqs []int64
-	err := s.read(ctx, "list all sources", `SELECT `+sourceColumns+` FROM source WHERE deleted_at = 0 AND seq > $1 ORDER BY seq LIMIT $2`,
+	err := s.read(ctx, "list all sources", `SELECT `+sourceColumns+` FROM source WHERE deleted_at = 0 AND seq > $1
+		AND tenant_id NOT IN (SELECT id FROM tenant WHERE suspended_at > 0) ORDER BY seq LIMIT $2`,
 		func(sc row.Scanner) error {
 			var r store.Source
 			seq, err := row.ScanSource(sc, &r)
@@ -176,25 +250,31 @@ func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Sou
 }
 
 // UpdateSource stores a source's name and sealed part anew.
-func (s *Store) UpdateSource(ctx context.Context, r store.Source) error {
+func (s *Store) UpdateSource(ctx context.Context, r store.Source, traces ...store.Trace) error {
 	return s.write(ctx, "change source", func(t *tx) error {
 		n, err := t.exec(`UPDATE source SET name = $3, sealed = $4, token_hash = $5, updated_at = $6 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`,
 			r.ID[:], r.Tenant, r.Name, r.Sealed, r.TokenHash[:], row.US(t.now))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no source %s", r.ID)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.leave(r.ID, traces)
 	})
 }
 
 // DeleteSource hides a source; its events stay.
-func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, when time.Time) error {
+func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, when time.Time, traces ...store.Trace) error {
 	return s.write(ctx, "delete source", func(t *tx) error {
 		n, err := t.exec(`UPDATE source SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2 AND deleted_at = 0`, id[:], tenant, row.US(when))
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no source %s", id)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.leave(id, traces)
 	})
 }
 
@@ -218,16 +298,4 @@ func (s *Store) PutSetting(ctx context.Context, name string, value []byte) error
 		_, err := t.exec(`INSERT INTO setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 		return err
 	})
-}
-
-// audit writes a line of the audit log.
-func (t *tx) audit(a store.Audit) error {
-	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)`,
-		a.Tenant, row.US(a.At), a.Actor, a.Action, a.Subject, a.Detail)
-	return err
-}
-
-// Audit writes a line of the audit log in a transaction of its own.
-func (s *Store) Audit(ctx context.Context, a store.Audit) error {
-	return s.write(ctx, "write audit log", func(t *tx) error { return t.audit(a) })
 }

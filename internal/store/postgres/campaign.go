@@ -136,6 +136,9 @@ func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem st
 			i.ID = id
 			return err
 		}
+		if err := t.roomForInstance(i.Tenant); err != nil {
+			return err
+		}
 		if held, err := t.holdTemplate(i.Tenant, i.TemplateID, "SHARE"); err != nil {
 			return err
 		} else if !held {

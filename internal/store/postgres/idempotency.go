@@ -49,7 +49,7 @@ func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.
 		return nil
 	}
 	key := event.HashOf("idempotency", idem.Key)
-	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-		tenant, key[:], idem.Request[:], resource[:], note, row.US(t.now))
+	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at, sealed) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		tenant, key[:], idem.Request[:], resource[:], note, row.US(t.now), idem.Sealed)
 	return err
 }

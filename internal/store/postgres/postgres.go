@@ -8,10 +8,10 @@
 // and its enrollment that are committed at the same moment find each other
 // (see look).
 //
-// Locks are taken in one order: advisory locks of idempotency and match keys,
-// identities by key, rows of the queue by number, events by number, enrollments
-// by id, facts, suppressions, and last the sums, which each writer keeps in a
-// slot of its own.
+// Locks are taken in one order: advisory locks of idempotency, the tenant where
+// there is a quota, advisory locks of match keys, identities by key, rows of the
+// queue by number, events by number, enrollments by id, facts, suppressions, and
+// last the sums, which each writer keeps in a slot of its own.
 package postgres
 
 import (

@@ -38,8 +38,8 @@ func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.
 		return nil
 	}
 	key := event.HashOf("idempotency", idem.Key)
-	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
-		tenant, key[:], idem.Request[:], resource[:], note, row.US(t.now))
+	_, err := t.exec(`INSERT INTO idempotency (tenant_id, key, request, resource, note, created_at, sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)`,
+		tenant, key[:], idem.Request[:], resource[:], note, row.US(t.now), idem.Sealed)
 	return err
 }
 
@@ -149,6 +149,9 @@ func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem st
 		id, _, done, err := t.idempotent(i.Tenant, idem)
 		if err != nil || done {
 			i.ID = id
+			return err
+		}
+		if err := t.roomForInstance(i.Tenant); err != nil {
 			return err
 		}
 		var one int

@@ -220,15 +220,3 @@ func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
 	}
 	return t.restate(map[uuid.UUID]int64{enrollment: tenant})
 }
-
-// audit writes a line of the audit log.
-func (t *tx) audit(a store.Audit) error {
-	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
-		a.Tenant, row.US(a.At), a.Actor, a.Action, a.Subject, a.Detail)
-	return err
-}
-
-// Audit writes a line of the audit log in a transaction of its own.
-func (s *Store) Audit(ctx context.Context, a store.Audit) error {
-	return s.write(ctx, live, "write audit log", func(t *tx) error { return t.audit(a) })
-}

@@ -27,7 +27,6 @@ type Store interface {
 	Access
 	Reports
 
-	CreateTenant(ctx context.Context, name string) (store.Tenant, error)
 	Ping(ctx context.Context) error
 	Close() error
 }
@@ -99,28 +98,41 @@ type Campaigns interface {
 	DeleteSuppression(ctx context.Context, tenant int64, email, actor string) error
 }
 
-// Access are keys, sources, settings and the audit log.
+// Access are tenants, keys, sources, settings and the audit log.
 type Access interface {
-	CreateKey(ctx context.Context, k store.Key) error
+	CreateTenant(ctx context.Context, n store.Tenant, first store.Key, traces ...store.Trace) (store.Tenant, error)
+	Tenant(ctx context.Context, id int64) (store.Tenant, error)
+	TenantByUID(ctx context.Context, uid uuid.UUID) (store.Tenant, error)
+	Tenants(ctx context.Context, p store.Page) ([]store.Tenant, int64, error)
+	UpdateTenant(ctx context.Context, n store.Tenant, traces ...store.Trace) error
+	SuspendTenant(ctx context.Context, uid uuid.UUID, at time.Time, traces ...store.Trace) error
+
+	CreateKey(ctx context.Context, k store.Key, traces ...store.Trace) error
+	KeyByID(ctx context.Context, tenant int64, id uuid.UUID) (store.Key, error)
+	RotateKey(ctx context.Context, old uuid.UUID, k store.Key, until time.Time, traces ...store.Trace) error
+	NextKeyExpiry(ctx context.Context) (time.Time, error)
 	KeyByHash(ctx context.Context, hash [32]byte) (store.Key, error)
 	Keys(ctx context.Context, tenant int64, p store.Page) ([]store.Key, int64, error)
 	AllKeys(ctx context.Context, after int64, n int) ([]store.Key, int64, error)
-	RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
+	RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, at time.Time, traces ...store.Trace) error
 	CountKeys(ctx context.Context) (int64, error)
 	TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error
 
-	CreateSource(ctx context.Context, s store.Source) error
+	CreateSource(ctx context.Context, s store.Source, traces ...store.Trace) error
 	SourceByToken(ctx context.Context, hash [32]byte) (store.Source, error)
 	SourceByID(ctx context.Context, id uuid.UUID) (store.Source, error)
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
 	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
-	UpdateSource(ctx context.Context, s store.Source) error
-	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
+	UpdateSource(ctx context.Context, s store.Source, traces ...store.Trace) error
+	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time, traces ...store.Trace) error
 
 	Setting(ctx context.Context, name string) ([]byte, error)
 	PutSetting(ctx context.Context, name string, value []byte) error
 	Audit(ctx context.Context, a store.Audit) error
+	AuditLog(ctx context.Context, tenant int64, f store.AuditFilter, p store.Page) ([]store.Audit, int64, error)
+	Recall(ctx context.Context, tenant int64, idem store.Idempotency) (resource uuid.UUID, sealed []byte, err error)
+	ForgetAnswers(ctx context.Context, before time.Time) error
 }
 
 // Reports are the numbers.
@@ -157,7 +169,7 @@ func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for _, g := range []group{
 		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
-		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
+		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), admissions(), tenants(), durability(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()

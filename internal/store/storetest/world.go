@@ -70,6 +70,11 @@ type World struct {
 	made int
 }
 
+// CreateTenant makes a tenant that has a name and nothing else.
+func (w *World) CreateTenant(ctx context.Context, name string) (store.Tenant, error) {
+	return w.Store.CreateTenant(ctx, store.Tenant{Name: name}, store.Key{})
+}
+
 // New opens a store in a folder of its own. When the test ends, the balance
 // must be zero.
 func New(t testing.TB, open Opener, change ...func(*Options)) *World {
