@@ -10,11 +10,14 @@
 package access
 
 import (
+	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"tallyhook/internal/fault"
 	"tallyhook/internal/provider"
 	"tallyhook/internal/store"
 )
@@ -44,7 +47,30 @@ type Principal struct {
 	KeyID  uuid.UUID
 	Scopes []string
 	Away   bool // from the snapshot, while the database is away: whether it may do more is not known
+
+	AllowedIPs []netip.Prefix // where the key may be used from; empty: everywhere
+	PerSecond  int            // requests of the whole tenant; 0: no limit
 }
+
+// From refuses a client's address that the key may not be used from. The error
+// is a fault of kind Forbidden: another key would not help at that address, and
+// neither would this one shown again.
+func (p Principal) From(client netip.Addr) error {
+	if len(p.AllowedIPs) == 0 || slices.ContainsFunc(p.AllowedIPs, func(r netip.Prefix) bool { return r.Contains(client) }) {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Forbidden, Op: "admit", Msg: "the API key may not be used from this address (its allowed_ips)", Err: ErrAddress}
+}
+
+// Causes of a refusal of kind Forbidden for a key that is good.
+var (
+	ErrAddress   = errors.New("the address is not one of allowed_ips")
+	ErrSuspended = errors.New("the tenant is suspended")
+)
+
+// Operator tells whether the principal is the default tenant's: who runs the
+// server, and may have what concerns all tenants.
+func (p Principal) Operator() bool { return p.Tenant == store.DefaultTenant }
 
 // Has tells whether the principal may do what the scope stands for.
 func (p Principal) Has(scope string) bool {
@@ -54,8 +80,39 @@ func (p Principal) Has(scope string) bool {
 // Actor names the principal in the audit log.
 func (p Principal) Actor() string { return "key:" + p.KeyID.String() }
 
+// KeyInput asks for a new API key.
+type KeyInput struct {
+	Name        string
+	Scopes      []string
+	Expires     time.Time // zero: never
+	AllowedIPs  []string  // addresses and ranges that it may be used from; empty: everywhere
+	Idempotency store.Idempotency
+}
+
+// KeyRotation asks for a key in place of another.
+type KeyRotation struct {
+	Grace       time.Duration // that the old one stays valid
+	Expires     time.Time     // of the new one; zero: after as long as the old one was made for
+	Idempotency store.Idempotency
+}
+
+// TenantInput asks for a new tenant.
+type TenantInput struct {
+	Name        string
+	Limits      store.Limits
+	Idempotency store.Idempotency
+}
+
+// TenantPatch changes what is not nil.
+type TenantPatch struct {
+	Name   *string
+	Limits *store.Limits
+}
+
 // SourceInput asks for a new source.
 type SourceInput struct {
+	Idempotency store.Idempotency
+
 	Provider string
 	Name     string
 	Secret   string // empty: generated where the scheme needs one
@@ -92,7 +149,11 @@ type Opened struct {
 	Tenant   int64
 	Provider *provider.Provider
 	Config   provider.Config
-	gone     bool // deleted; only the provider is told, for its dialect of refusals
+
+	Suspended bool // its tenant is: what is sent to it shall be sent again later
+	PerSecond int  // webhooks of the whole tenant; 0: no limit
+
+	gone bool // deleted; only the provider is told, for its dialect of refusals
 }
 
 // Rejection is one refused webhook.

@@ -45,7 +45,7 @@ func (s *Service) Bootstrap(ctx context.Context, apiKey string) (plain string, m
 		if plain, err = makeKey(); err != nil {
 			return "", false, fmt.Errorf("make key: %w", err)
 		}
-		if _, err := s.addKey(ctx, Principal{Tenant: store.DefaultTenant}, plain, "first key", []string{ScopeAdmin}, time.Time{}); err != nil {
+		if _, err := s.addKey(ctx, Principal{Tenant: store.DefaultTenant}, plain, store.Key{Name: "first key", Scopes: []string{ScopeAdmin}}, store.Idempotency{}); err != nil {
 			return "", false, err
 		}
 		return plain, true, nil
@@ -53,7 +53,7 @@ func (s *Service) Bootstrap(ctx context.Context, apiKey string) (plain string, m
 	k, err := s.store.KeyByHash(ctx, sha256.Sum256([]byte(apiKey)))
 	switch {
 	case fault.Is(err, fault.NotFound):
-		if _, err = s.addKey(ctx, Principal{Tenant: store.DefaultTenant}, apiKey, "API_KEY", []string{ScopeAdmin}, time.Time{}); err != nil {
+		if _, err = s.addKey(ctx, Principal{Tenant: store.DefaultTenant}, apiKey, store.Key{Name: "API_KEY", Scopes: []string{ScopeAdmin}}, store.Idempotency{}); err != nil {
 			if _, rerr := s.store.KeyByHash(ctx, sha256.Sum256([]byte(apiKey))); rerr == nil {
 				return "", false, nil // another process was faster
 			}
@@ -82,7 +82,9 @@ func checkConfigured(apiKey string) error {
 
 // Authenticate finds the principal of an API key. A key that cannot exist is
 // refused without a lookup; a store that fails is an Unavailable, never a
-// refusal. While the store is away a key of the snapshot may write events.
+// refusal. While the store is away a key of the snapshot may write events. A
+// good key of a suspended tenant is Forbidden, and the principal says whose it
+// is. Where the request comes from is the caller's to ask: see Principal.From.
 func (s *Service) Authenticate(ctx context.Context, key string) (Principal, error) {
 	switch {
 	case key == "":
@@ -106,9 +108,18 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 		s.known.dropKey(hash)
 		return Principal{}, fault.New(fault.Unauthenticated, "the API key %s", why)
 	}
-	s.touch(k.ID, now)
+	n, err := s.tenantOf(ctx, k.Tenant)
+	if err != nil {
+		return s.principalAway(ctx, hash, err)
+	}
 	s.known.addKey(hash)
-	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: k.Scopes}, nil
+	if !n.SuspendedAt.IsZero() {
+		return Principal{Tenant: k.Tenant, KeyID: k.ID}, &fault.Error{
+			Kind: fault.Forbidden, Op: "admit", Msg: "the tenant of this API key is suspended", Err: ErrSuspended,
+		}
+	}
+	s.touch(k.ID, now)
+	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: k.Scopes, AllowedIPs: k.AllowedIPs, PerSecond: n.Limits.RequestsPerSecond}, nil
 }
 
 // touch notes a use of a key, for Flush.
@@ -135,11 +146,95 @@ func (s *Service) refuses(k store.Key) string {
 	return ""
 }
 
-// CreateKey makes a key with scopes that its maker has too. plain is shown
-// once and stored nowhere. A zero expires means never.
+// CreateKey makes a key that may be used from everywhere; see MakeKey.
 func (s *Service) CreateKey(ctx context.Context, by Principal, name string, scopes []string, expires time.Time) (k store.Key, plain string, err error) {
-	var wrong []fault.Field
-	wrong = checkName(wrong, name)
+	return s.MakeKey(ctx, by, KeyInput{Name: name, Scopes: scopes, Expires: expires})
+}
+
+// MakeKey makes a key with scopes that its maker has too. plain is shown once,
+// and again only to the same request with the same Idempotency-Key within a
+// day; else it is stored nowhere.
+func (s *Service) MakeKey(ctx context.Context, by Principal, in KeyInput) (k store.Key, plain string, err error) {
+	wrong := checkName(nil, in.Name)
+	wrong = checkScopes(wrong, in.Scopes)
+	wrong = s.checkExpiry(wrong, in.Expires)
+	allowed, wrong := checkAllowed(wrong, in.AllowedIPs)
+	if len(wrong) > 0 {
+		return store.Key{}, "", fault.BadInput(wrong...)
+	}
+	given := make([]string, 0, len(in.Scopes))
+	for _, scope := range Scopes() { // in their order, each once
+		if !slices.Contains(in.Scopes, scope) {
+			continue
+		}
+		if !by.Has(scope) {
+			return store.Key{}, "", fault.New(fault.Forbidden, "your API key has not the scope %s, so it cannot give it", scope)
+		}
+		given = append(given, scope)
+	}
+	return s.showOnce(ctx, by, in.Idempotency, func(plain string) (store.Key, error) {
+		return s.addKey(ctx, by, plain, store.Key{Name: in.Name, Scopes: given, ExpiresAt: in.Expires, AllowedIPs: allowed}, in.Idempotency)
+	})
+}
+
+// showOnce makes a key by add, or reads the one that an earlier request with
+// the same Idempotency-Key made.
+func (s *Service) showOnce(ctx context.Context, by Principal, idem store.Idempotency, add func(plain string) (store.Key, error)) (k store.Key, plain string, err error) {
+	shown, id, again, err := s.once(ctx, by, idem, func() ([]string, error) {
+		plain, err := makeKey()
+		if err != nil {
+			return nil, fmt.Errorf("make key: %w", err)
+		}
+		k, err = add(plain)
+		return []string{plain}, err
+	})
+	if err == nil && again {
+		k, err = s.store.KeyByID(ctx, by.Tenant, id)
+	}
+	if err != nil {
+		return store.Key{}, "", err
+	}
+	return k, shown[0], nil
+}
+
+// addKey stores a key for the tenant of its maker. What is not set of it is
+// set here.
+func (s *Service) addKey(ctx context.Context, by Principal, plain string, k store.Key, idem store.Idempotency) (store.Key, error) {
+	if err := s.completeKey(&k, by.Tenant, plain); err != nil {
+		return store.Key{}, err
+	}
+	trace := s.line(by, "key.create", k.ID, k.Name+": "+strings.Join(k.Scopes, " "))
+	var err error
+	if trace.Idempotency, err = s.sealShown(idem, k.ID, plain); err != nil {
+		return store.Key{}, err
+	}
+	if err := s.store.CreateKey(ctx, k, trace); err != nil {
+		return store.Key{}, fmt.Errorf("create key: %w", err)
+	}
+	s.admitKey(k)
+	return k, nil
+}
+
+func (s *Service) completeKey(k *store.Key, tenant int64, plain string) error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("make id: %w", err)
+	}
+	k.ID, k.Tenant, k.Hash, k.Prefix, k.CreatedAt = id, tenant, sha256.Sum256([]byte(plain)), shownPrefix(plain), s.at()
+	if !k.ExpiresAt.IsZero() {
+		k.ExpiresAt = k.ExpiresAt.UTC().Truncate(time.Microsecond)
+	}
+	return nil
+}
+
+// admitKey lets a key that was just stored be used at once.
+func (s *Service) admitKey(k store.Key) {
+	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
+	s.change()
+	s.known.addKey(k.Hash)
+}
+
+func checkScopes(wrong []fault.Field, scopes []string) []fault.Field {
 	if len(scopes) == 0 {
 		wrong = append(wrong, fault.Field{Location: "body.scopes", Message: "must name at least one of: " + strings.Join(Scopes(), ", ")})
 	}
@@ -150,51 +245,14 @@ func (s *Service) CreateKey(ctx context.Context, by Principal, name string, scop
 			})
 		}
 	}
+	return wrong
+}
+
+func (s *Service) checkExpiry(wrong []fault.Field, expires time.Time) []fault.Field {
 	if !expires.IsZero() && (!expires.After(s.now()) || !event.PlausibleTime(expires)) {
 		wrong = append(wrong, fault.Field{Location: "body.expires_in_days", Message: "must lie in the future, before the year 2200"})
 	}
-	if len(wrong) > 0 {
-		return store.Key{}, "", fault.BadInput(wrong...)
-	}
-	given := make([]string, 0, len(scopes))
-	for _, scope := range Scopes() { // in their order, each once
-		if !slices.Contains(scopes, scope) {
-			continue
-		}
-		if !by.Has(scope) {
-			return store.Key{}, "", fault.New(fault.Forbidden, "your API key has not the scope %s, so it cannot give it", scope)
-		}
-		given = append(given, scope)
-	}
-	if plain, err = makeKey(); err != nil {
-		return store.Key{}, "", fmt.Errorf("make key: %w", err)
-	}
-	if k, err = s.addKey(ctx, by, plain, name, given, expires); err != nil {
-		return store.Key{}, "", err
-	}
-	return k, plain, nil
-}
-
-func (s *Service) addKey(ctx context.Context, by Principal, plain, name string, scopes []string, expires time.Time) (store.Key, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return store.Key{}, fmt.Errorf("make id: %w", err)
-	}
-	k := store.Key{
-		ID: id, Tenant: by.Tenant, Name: name, Hash: sha256.Sum256([]byte(plain)), Prefix: shownPrefix(plain),
-		Scopes: scopes, CreatedAt: s.at(),
-	}
-	if !expires.IsZero() {
-		k.ExpiresAt = expires.UTC().Truncate(time.Microsecond)
-	}
-	if err := s.store.CreateKey(ctx, k); err != nil {
-		return store.Key{}, fmt.Errorf("create key: %w", err)
-	}
-	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
-	s.change()
-	s.known.addKey(k.Hash)
-	s.audit(ctx, by, "key.create", id, name+": "+strings.Join(scopes, " "))
-	return k, nil
+	return wrong
 }
 
 // shownPrefix tells keys apart in a list. Of a key that somebody thought up,
@@ -229,18 +287,107 @@ func (s *Service) Keys(ctx context.Context, tenant int64, p store.Page) (rows []
 
 // RevokeKey ends a key: the next request with it is refused.
 func (s *Service) RevokeKey(ctx context.Context, by Principal, id uuid.UUID) error {
-	err := s.store.RevokeKey(ctx, by.Tenant, id, s.at())
-	// Whatever the store said: a commit of unknown outcome may have happened.
-	s.keys.forget(func(_ [32]byte, k store.Key) bool { return k.ID == id }, func([32]byte) bool { return false })
-	s.change()
+	err := s.store.RevokeKey(ctx, by.Tenant, id, s.at(), s.line(by, "key.revoke", id, ""))
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return fault.New(fault.NotFound, "there is no live API key with this id")
 	case err != nil:
+		s.endKey(id, time.Time{}) // a commit of unknown outcome may have happened
 		return fmt.Errorf("revoke key: %w", err)
 	}
-	s.audit(ctx, by, "key.revoke", id, "")
+	s.endKey(id, s.now())
 	return nil
+}
+
+// endKey forgets what is known of a key that has changed. Where it is known
+// when it ends, no snapshot from before lets it live longer.
+func (s *Service) endKey(id uuid.UUID, at time.Time) {
+	s.keys.forget(func(_ [32]byte, k store.Key) bool { return k.ID == id }, func([32]byte) bool { return false })
+	s.change()
+	if at.IsZero() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ended) < usedLimit {
+		s.ended[id] = at
+	}
+}
+
+// hasEnded tells of a key from a snapshot whether it was ended here since.
+func (s *Service) hasEnded(id uuid.UUID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.ended[id]
+	return ok && !s.now().Before(at)
+}
+
+// RotateKey makes a key in place of another, with its name, scopes and allowed
+// addresses. The old one ends when the grace is over, or when it would have
+// ended anyway. plain is shown as by MakeKey.
+func (s *Service) RotateKey(ctx context.Context, by Principal, id uuid.UUID, in KeyRotation) (k, old store.Key, plain string, err error) {
+	if in.Grace < 0 || in.Grace > MaxGrace {
+		return k, old, "", fault.BadInput(fault.Field{Location: "body.grace", Message: "must be from 0s to " + MaxGrace.String()})
+	}
+	if wrong := s.checkExpiry(nil, in.Expires); len(wrong) > 0 {
+		return k, old, "", fault.BadInput(wrong...)
+	}
+	if old, err = s.liveKey(ctx, by.Tenant, id); err != nil && in.Idempotency.Key == "" {
+		return k, store.Key{}, "", err
+	}
+	k, plain, err = s.showOnce(ctx, by, in.Idempotency, func(plain string) (store.Key, error) {
+		if err != nil {
+			return store.Key{}, err
+		}
+		return s.replaceKey(ctx, by, plain, old, in)
+	})
+	if err != nil {
+		return store.Key{}, store.Key{}, "", err
+	}
+	old, err = s.store.KeyByID(ctx, by.Tenant, id) // with the end that it has now
+	return k, old, plain, err
+}
+
+// MaxGrace bounds how long a key stays valid after it was rotated.
+const MaxGrace = 90 * 24 * time.Hour
+
+// liveKey reads a key that is neither revoked nor expired.
+func (s *Service) liveKey(ctx context.Context, tenant int64, id uuid.UUID) (store.Key, error) {
+	k, err := s.store.KeyByID(ctx, tenant, id)
+	switch {
+	case fault.Is(err, fault.NotFound), err == nil && s.refuses(k) != "":
+		return store.Key{}, fault.New(fault.NotFound, "there is no live API key with this id")
+	case err != nil:
+		return store.Key{}, fmt.Errorf("read key: %w", err)
+	}
+	return k, nil
+}
+
+func (s *Service) replaceKey(ctx context.Context, by Principal, plain string, old store.Key, in KeyRotation) (store.Key, error) {
+	k := store.Key{Name: old.Name, Scopes: old.Scopes, AllowedIPs: old.AllowedIPs, ExpiresAt: in.Expires}
+	if k.ExpiresAt.IsZero() && !old.ExpiresAt.IsZero() {
+		k.ExpiresAt = s.now().Add(old.ExpiresAt.Sub(old.CreatedAt))
+	}
+	if err := s.completeKey(&k, by.Tenant, plain); err != nil {
+		return store.Key{}, err
+	}
+	trace := s.line(by, "key.rotate", old.ID, "replaced by "+k.ID.String()+", grace "+in.Grace.String())
+	var err error
+	if trace.Idempotency, err = s.sealShown(in.Idempotency, k.ID, plain); err != nil {
+		return store.Key{}, err
+	}
+	until := s.at().Add(in.Grace)
+	err = s.store.RotateKey(ctx, old.ID, k, until, trace)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return store.Key{}, fault.New(fault.NotFound, "there is no live API key with this id")
+	case err != nil:
+		s.endKey(old.ID, time.Time{})
+		return store.Key{}, fmt.Errorf("rotate key: %w", err)
+	}
+	s.endKey(old.ID, until)
+	s.admitKey(k)
+	return k, nil
 }
 
 // Flush writes when keys were last used. What could not be written is kept

@@ -359,27 +359,6 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// An act is not undone because its audit line could not be written.
-func TestAuditFailureIsLogged(t *testing.T) {
-	t.Parallel()
-	f := setup(t)
-	s, err := access.New(noAudit{f.store}, func() access.Options {
-		o := options(f.clock, 1)
-		o.Logger = newLogger(f.log)
-		return o
-	}())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, plain, err := s.CreateKey(t.Context(), f.admin, "k", []string{"admin"}, time.Time{})
-	if err != nil || plain == "" {
-		t.Fatal(err)
-	}
-	if got := f.log.String(); !strings.Contains(got, "key.create") || strings.Contains(got, plain) {
-		t.Errorf("got log %q", got)
-	}
-}
-
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -103,11 +103,11 @@ func (s *Service) principalAway(ctx context.Context, hash [32]byte, instead erro
 		return Principal{}, err
 	}
 	k, ok := snap.keys[hash]
-	if !ok || (!k.ExpiresAt.IsZero() && !s.now().Before(k.ExpiresAt)) {
+	if !ok || (!k.ExpiresAt.IsZero() && !s.now().Before(k.ExpiresAt)) || s.hasEnded(k.ID) {
 		return Principal{}, instead
 	}
 	s.touch(k.ID, s.now())
-	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: []string{ScopeEventsWrite}, Away: true}, nil
+	return Principal{Tenant: k.Tenant, KeyID: k.ID, Scopes: []string{ScopeEventsWrite}, Away: true, AllowedIPs: k.AllowedIPs}, nil
 }
 
 // sourceAway finds a source in the snapshot.

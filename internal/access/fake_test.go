@@ -20,6 +20,8 @@ import (
 
 // memory is a Store that counts its calls and can be down.
 type memory struct {
+	access.Store // nil: what the tests of this file do not reach is tried on a real one
+
 	mu       sync.Mutex
 	calls    map[string]int
 	down     bool
@@ -86,7 +88,7 @@ func (m *memory) total() int {
 
 func absent() error { return fault.New(fault.NotFound, "no row") }
 
-func (m *memory) CreateKey(_ context.Context, k store.Key) error {
+func (m *memory) CreateKey(_ context.Context, k store.Key, traces ...store.Trace) error {
 	err := m.enter("CreateKey")
 	defer m.mu.Unlock()
 	if err != nil {
@@ -98,6 +100,14 @@ func (m *memory) CreateKey(_ context.Context, k store.Key) error {
 		}
 	}
 	m.keys[k.ID] = k
+	return m.leave(traces)
+}
+
+// leave keeps the lines of a change that has happened.
+func (m *memory) leave(traces []store.Trace) error {
+	for _, t := range traces {
+		m.audits = append(m.audits, t.Audit)
+	}
 	return nil
 }
 
@@ -127,10 +137,15 @@ func (m *memory) Keys(_ context.Context, tenant int64, _ store.Page) (rows []sto
 	return rows, 0, err
 }
 
-func (m *memory) AllKeys(context.Context, int64, int) ([]store.Key, int64, error) {
-	err := m.enter("AllKeys")
+func (m *memory) AllKeys(context.Context, int64, int) (rows []store.Key, _ int64, err error) {
+	err = m.enter("AllKeys")
 	defer m.mu.Unlock()
-	return nil, 0, err
+	for _, k := range m.keys {
+		if k.RevokedAt.IsZero() {
+			rows = append(rows, k)
+		}
+	}
+	return rows, 0, err
 }
 
 func (m *memory) AllSources(context.Context, int64, int) ([]store.Source, int64, error) {
@@ -139,7 +154,7 @@ func (m *memory) AllSources(context.Context, int64, int) ([]store.Source, int64,
 	return nil, 0, err
 }
 
-func (m *memory) RevokeKey(_ context.Context, tenant int64, id uuid.UUID, at time.Time) error {
+func (m *memory) RevokeKey(_ context.Context, tenant int64, id uuid.UUID, at time.Time, traces ...store.Trace) error {
 	err := m.enter("RevokeKey")
 	defer m.mu.Unlock()
 	if err != nil {
@@ -151,7 +166,7 @@ func (m *memory) RevokeKey(_ context.Context, tenant int64, id uuid.UUID, at tim
 	}
 	k.RevokedAt = at
 	m.keys[id] = k
-	return nil
+	return m.leave(traces)
 }
 
 func (m *memory) CountKeys(context.Context) (n int64, err error) {
@@ -179,13 +194,14 @@ func (m *memory) TouchKeys(_ context.Context, used map[uuid.UUID]time.Time) erro
 	return nil
 }
 
-func (m *memory) CreateSource(_ context.Context, s store.Source) error {
+func (m *memory) CreateSource(_ context.Context, s store.Source, traces ...store.Trace) error {
 	err := m.enter("CreateSource")
 	defer m.mu.Unlock()
-	if err == nil {
-		m.sources[s.ID] = s
+	if err != nil {
+		return err
 	}
-	return err
+	m.sources[s.ID] = s
+	return m.leave(traces)
 }
 
 func (m *memory) SourceByToken(_ context.Context, hash [32]byte) (store.Source, error) {
@@ -226,24 +242,26 @@ func (m *memory) Sources(_ context.Context, tenant int64, _ store.Page) (rows []
 	return rows, 0, err
 }
 
-func (m *memory) UpdateSource(_ context.Context, s store.Source) error {
+func (m *memory) UpdateSource(_ context.Context, s store.Source, traces ...store.Trace) error {
 	err := m.enter("UpdateSource")
 	defer m.mu.Unlock()
-	if err == nil {
-		m.sources[s.ID] = s
+	if err != nil {
+		return err
 	}
-	return err
+	m.sources[s.ID] = s
+	return m.leave(traces)
 }
 
-func (m *memory) DeleteSource(_ context.Context, _ int64, id uuid.UUID, at time.Time) error {
+func (m *memory) DeleteSource(_ context.Context, _ int64, id uuid.UUID, at time.Time, traces ...store.Trace) error {
 	err := m.enter("DeleteSource")
 	defer m.mu.Unlock()
-	if err == nil {
-		s := m.sources[id]
-		s.DeletedAt = at
-		m.sources[id] = s
+	if err != nil {
+		return err
 	}
-	return err
+	s := m.sources[id]
+	s.DeletedAt = at
+	m.sources[id] = s
+	return m.leave(traces)
 }
 
 func (m *memory) Setting(_ context.Context, name string) ([]byte, error) {
@@ -264,15 +282,6 @@ func (m *memory) PutSetting(_ context.Context, name string, value []byte) error 
 	defer m.mu.Unlock()
 	if err == nil {
 		m.settings[name] = bytes.Clone(value)
-	}
-	return err
-}
-
-func (m *memory) Audit(_ context.Context, a store.Audit) error {
-	err := m.enter("Audit")
-	defer m.mu.Unlock()
-	if err == nil {
-		m.audits = append(m.audits, a)
 	}
 	return err
 }

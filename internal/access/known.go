@@ -7,8 +7,6 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
-
-	"tallyhook/internal/store"
 )
 
 // knownKept bounds how many keys, and how many sources, are known to exist: 3
@@ -71,12 +69,11 @@ func (s *Service) KnownSource(id uuid.UUID) bool {
 	return ok
 }
 
-// Learn reads which keys and sources exist, those that another replica has
-// made among them. It is for the start and now and then. Those of other
-// tenants than the default one are known from their first use on.
+// Learn reads which keys and sources exist, of all tenants, those that another
+// replica has made among them. It is for the start and now and then.
 func (s *Service) Learn(ctx context.Context) error {
-	for p := (store.Page{Limit: 1000}); ; {
-		rows, next, err := s.store.Keys(ctx, store.DefaultTenant, p)
+	for after, more := int64(0), true; more; more = after != 0 {
+		rows, next, err := s.store.AllKeys(ctx, after, keyPage)
 		if err != nil {
 			return fmt.Errorf("learn keys: %w", err)
 		}
@@ -85,20 +82,17 @@ func (s *Service) Learn(ctx context.Context) error {
 				s.known.addKey(k.Hash)
 			}
 		}
-		if p.After = next; next == 0 {
-			break
-		}
+		after = next
 	}
-	for p := (store.Page{Limit: 1000}); ; {
-		rows, next, err := s.store.Sources(ctx, store.DefaultTenant, p)
+	for after, more := int64(0), true; more; more = after != 0 {
+		rows, next, err := s.store.AllSources(ctx, after, keyPage)
 		if err != nil {
 			return fmt.Errorf("learn sources: %w", err)
 		}
 		for _, row := range rows {
 			s.known.addSource(row.ID)
 		}
-		if p.After = next; next == 0 {
-			return nil
-		}
+		after = next
 	}
+	return nil
 }

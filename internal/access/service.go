@@ -53,11 +53,13 @@ type Service struct {
 	keys    lookup[[32]byte, store.Key]
 	byToken lookup[[32]byte, Opened]
 	byID    lookup[uuid.UUID, Opened]
+	tenants lookup[int64, store.Tenant]
 
 	changes sync.Mutex // one change of a source at a time: read, merge, write
 
-	mu   sync.Mutex // guards used
-	used map[uuid.UUID]time.Time
+	mu    sync.Mutex // guards used and ended
+	used  map[uuid.UUID]time.Time
+	ended map[uuid.UUID]time.Time // keys that were ended here, and when they end: a snapshot may be older
 
 	refused rejections
 
@@ -87,7 +89,9 @@ func New(st Store, o Options) (*Service, error) {
 		keys:    newLookup[[32]byte, store.Key](),
 		byToken: newLookup[[32]byte, Opened](),
 		byID:    newLookup[uuid.UUID, Opened](),
+		tenants: newLookup[int64, store.Tenant](),
 		used:    map[uuid.UUID]time.Time{},
+		ended:   map[uuid.UUID]time.Time{},
 		refused: rejections{of: map[uuid.UUID]*refusals{}},
 		file:    o.Snapshot,
 		known:   known{keys: map[[32]byte]struct{}{}, sources: map[uuid.UUID]struct{}{}},
@@ -137,21 +141,25 @@ func (s *Service) checkCanary(ctx context.Context) error {
 	return nil
 }
 
-// audit writes who did what. The act is done by then, and its answer (a key or
-// a secret that is shown once) must not be lost for want of the line: a
-// failure is logged with what the line would have said.
-func (s *Service) audit(ctx context.Context, by Principal, action string, subject uuid.UUID, detail string) {
+// line says who did what, for the audit log. The store writes it in the
+// transaction of the act: there is neither without the other.
+func (s *Service) line(by Principal, action string, subject uuid.UUID, detail string) store.Trace {
 	actor := by.Actor()
 	if by.KeyID == uuid.Nil {
 		actor = "system"
 	}
-	err := s.store.Audit(context.WithoutCancel(ctx), store.Audit{
+	return store.Trace{Audit: store.Audit{
 		At: s.at(), Tenant: by.Tenant, Actor: actor, Action: action, Subject: subject.String(), Detail: detail,
-	})
+	}}
+}
+
+// AuditLog lists who did what in a tenant, newest first.
+func (s *Service) AuditLog(ctx context.Context, tenant int64, f store.AuditFilter, p store.Page) (rows []store.Audit, next int64, err error) {
+	rows, next, err = s.store.AuditLog(ctx, tenant, f, p)
 	if err != nil {
-		s.log.ErrorContext(ctx, "audit line not written", slog.String("action", action),
-			slog.String("actor", actor), slog.String("subject", subject.String()), slog.Any("error", err))
+		return nil, 0, fmt.Errorf("list audit log: %w", err)
 	}
+	return rows, next, nil
 }
 
 // at is the time as stores keep it.

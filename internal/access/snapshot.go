@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +46,8 @@ const (
 )
 
 // snapshot is what is known without the database: the sources that are not
-// deleted, and the keys that may write events.
+// deleted, and the keys that may write events, of tenants that are not
+// suspended.
 type snapshot struct {
 	at      time.Time // when reading it began
 	keys    map[[32]byte]snapshotKey
@@ -77,6 +79,8 @@ type snapshotKey struct {
 	ID        uuid.UUID `json:"id"`
 	Tenant    int64     `json:"tenant"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
+
+	AllowedIPs []netip.Prefix `json:"allowed_ips,omitempty"`
 }
 
 // partOwner is what a part is bound to.
@@ -168,7 +172,7 @@ func (s *Service) fillSnapshot(ctx context.Context, f io.Writer, began time.Time
 		var p snapshotPage
 		for _, k := range rows {
 			if slices.Contains(k.Scopes, ScopeEventsWrite) || slices.Contains(k.Scopes, ScopeAdmin) {
-				p.Keys = append(p.Keys, snapshotKey{k.Hash, k.ID, k.Tenant, k.ExpiresAt})
+				p.Keys = append(p.Keys, snapshotKey{k.Hash, k.ID, k.Tenant, k.ExpiresAt, k.AllowedIPs})
 			}
 		}
 		if err := w.part(partPage, w.id, p); err != nil {

@@ -60,7 +60,7 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 	case ok && !o.gone:
 		s.known.addSource(o.ID)
 	}
-	return found(o, ok, err)
+	return s.found(ctx, o, ok, err)
 }
 
 // OpenSource finds a source of any tenant by its id, with the guarantees of
@@ -78,10 +78,11 @@ func (s *Service) OpenSource(ctx context.Context, id uuid.UUID) (Opened, error) 
 	default:
 		s.known.dropSource(id)
 	}
-	return found(o, ok, err)
+	return s.found(ctx, o, ok, err)
 }
 
-func found(o Opened, ok bool, err error) (Opened, error) {
+// found adds to a source what its tenant may do now.
+func (s *Service) found(ctx context.Context, o Opened, ok bool, err error) (Opened, error) {
 	switch {
 	case err != nil:
 		return Opened{}, err
@@ -90,6 +91,13 @@ func found(o Opened, ok bool, err error) (Opened, error) {
 	case o.gone:
 		return Opened{Provider: o.Provider}, noSource()
 	}
+	n, err := s.tenantOf(ctx, o.Tenant)
+	switch {
+	case err != nil && s.away(): // it came from the snapshot, or could: that has none of a suspended tenant
+	case err != nil:
+		return Opened{Provider: o.Provider}, err
+	}
+	o.Suspended, o.PerSecond = !n.SuspendedAt.IsZero(), n.Limits.WebhooksPerSecond
 	return o, nil
 }
 
@@ -135,8 +143,28 @@ func (s *Service) unseal(row store.Source) (v vault, err error) {
 }
 
 // CreateSource makes a source. Its URL, and its secret where one was made,
-// are in the answer and never shown again.
+// are in the answer and shown again only to the same request with the same
+// Idempotency-Key within a day.
 func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput) (CreatedSource, error) {
+	var c CreatedSource
+	shown, id, again, err := s.once(ctx, by, in.Idempotency, func() (_ []string, err error) {
+		c, err = s.makeSource(ctx, by, in)
+		return nil, err
+	})
+	if err != nil || !again {
+		return c, err
+	}
+	v, err := s.Source(ctx, by.Tenant, id)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return CreatedSource{}, fault.New(fault.Conflict, "the source that this Idempotency-Key made has been deleted since")
+	case err != nil:
+		return CreatedSource{}, err
+	}
+	return CreatedSource{SourceView: v, URL: shown[0], Secret: shown[1], Warning: s.warning()}, nil
+}
+
+func (s *Service) makeSource(ctx context.Context, by Principal, in SourceInput) (CreatedSource, error) {
 	wrong := checkName(nil, in.Name)
 	p := provider.ByName(in.Provider)
 	if p == nil {
@@ -177,15 +205,19 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 		Sealed: sealed, CreatedAt: s.at(),
 	}
 	row.UpdatedAt = row.CreatedAt
-	if err := s.store.CreateSource(ctx, row); err != nil {
+	address := s.public + "/webhooks/" + token
+	trace := s.line(by, "source.create", id, p.Name+": "+in.Name)
+	if trace.Idempotency, err = s.sealShown(in.Idempotency, id, address, made); err != nil {
+		return CreatedSource{}, err
+	}
+	if err := s.store.CreateSource(ctx, row, trace); err != nil {
 		return CreatedSource{}, fmt.Errorf("create source: %w", err)
 	}
 	s.forgetSource(id) // a look at the id that found nothing yet
 	s.known.addSource(id)
-	s.audit(ctx, by, "source.create", id, p.Name+": "+in.Name)
 	return CreatedSource{
 		SourceView: s.view(ctx, row),
-		URL:        s.public + "/webhooks/" + token,
+		URL:        address,
 		Secret:     made,
 		Warning:    s.warning(),
 	}, nil
@@ -239,7 +271,7 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 		return SourceView{}, err
 	}
 	row.UpdatedAt = s.at()
-	err = s.store.UpdateSource(ctx, row)
+	err = s.store.UpdateSource(ctx, row, s.line(by, "source.update", id, strings.Join(changed, ", ")))
 	s.forgetSource(id) // whatever the store said: the commit may have happened
 	switch {
 	case fault.Is(err, fault.NotFound):
@@ -247,7 +279,6 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 	case err != nil:
 		return SourceView{}, fmt.Errorf("update source: %w", err)
 	}
-	s.audit(ctx, by, "source.update", id, strings.Join(changed, ", "))
 	return s.view(ctx, row), nil
 }
 
@@ -259,7 +290,7 @@ func (s *Service) DeleteSource(ctx context.Context, by Principal, id uuid.UUID) 
 	if _, err := s.row(ctx, by.Tenant, id); err != nil {
 		return err
 	}
-	err := s.store.DeleteSource(ctx, by.Tenant, id, s.at())
+	err := s.store.DeleteSource(ctx, by.Tenant, id, s.at(), s.line(by, "source.delete", id, ""))
 	s.forgetSource(id)
 	switch {
 	case fault.Is(err, fault.NotFound):
@@ -268,7 +299,6 @@ func (s *Service) DeleteSource(ctx context.Context, by Principal, id uuid.UUID) 
 		return fmt.Errorf("delete source: %w", err)
 	}
 	s.refused.forget(id)
-	s.audit(ctx, by, "source.delete", id, "")
 	return nil
 }
 

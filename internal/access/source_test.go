@@ -2,12 +2,9 @@ package access_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"io"
-	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,12 +18,6 @@ import (
 	"tallyhook/internal/provider"
 	"tallyhook/internal/store"
 )
-
-type noAudit struct{ *memory }
-
-func (noAudit) Audit(context.Context, store.Audit) error { return errDown }
-
-func newLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func tokenOf(t testing.TB, url string) string {
 	t.Helper()
@@ -159,7 +150,7 @@ func TestCreateSourceChecks(t *testing.T) {
 			t.Errorf("%s: the secret is echoed: %v", name, err)
 		}
 	}
-	if n := f.store.count("CreateSource") + f.store.count("Audit"); n != 0 {
+	if n := f.store.count("CreateSource") + len(f.store.audits); n != 0 {
 		t.Errorf("got %d writes", n)
 	}
 	// Every wrong field is named, not only the first.
