@@ -36,6 +36,8 @@ type Bodies interface {
 // to verify for one. Their errors are faults of kind Throttled.
 type Budgets interface {
 	Verified(source [16]byte) error
+	// Shared is for a whole tenant; 0 a second is no limit.
+	Shared(tenant int64, perSecond int) error
 	Failed(from netip.Addr, source [16]byte) error
 }
 
@@ -58,6 +60,11 @@ type Receiver struct {
 
 	nonces nonces
 }
+
+// suspendedPause is when a vendor shall send again what it has for a tenant
+// that is suspended. Such a refusal is in the vendor's dialect of "not now", so
+// that it keeps its events and its hook.
+const suspendedPause = 10 * time.Minute
 
 // Receive takes one webhook. The Receipt names the provider also when there
 // is an error, so that the refusal can be in its dialect. A body that is
@@ -147,10 +154,18 @@ func (r *Receiver) verify(ctx context.Context, src access.Opened, req provider.R
 	}
 	err := src.Provider.Verify(r.Now(), cfg, req)
 	switch {
+	case err == nil && src.Suspended: // only who is authentic hears of it
+		return &fault.Error{
+			Kind: fault.Unavailable, Op: "admit", RetryAfter: suspendedPause, Err: access.ErrSuspended,
+			Msg: "the tenant of this source is suspended: send again later, nothing is lost",
+		}
 	case err == nil && r.Budgets == nil:
 		return nil
 	case err == nil: // only what is authentic spends: a forger cannot use up a vendor's budget
-		return r.Budgets.Verified(src.ID)
+		if err := r.Budgets.Verified(src.ID); err != nil {
+			return err
+		}
+		return r.Budgets.Shared(src.Tenant, src.PerSecond)
 	case errors.Is(err, provider.ErrUnavailable), r.Budgets == nil: // ours, not the sender's
 	default:
 		from, perr := netip.ParseAddr(req.RemoteAddr)

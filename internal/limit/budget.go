@@ -20,7 +20,7 @@ const (
 )
 
 // Kinds lists them.
-func Kinds() []Kind { return []Kind{Anonymous, API, Webhook, Signature} }
+func Kinds() []Kind { return []Kind{Anonymous, API, Webhook, Signature, Tenant} }
 
 // Limiter is the budgets of one rate: a Window, or later one that shares them
 // between replicas. An implementation must not wait for a network: one that
@@ -36,6 +36,8 @@ type Budgets struct {
 
 	// Refused takes note of a refusal, for a metric. It may be nil.
 	Refused func(Kind)
+
+	whole tenants
 }
 
 // Rates are what NewBudgets makes budgets of. Bad signatures have the rate of
@@ -78,7 +80,7 @@ func (b *Budgets) of(kind Kind) Limiter {
 		return b.Webhook
 	case Signature:
 		return b.Signature
-	case Anonymous:
+	case Anonymous, Tenant: // a tenant's are asked by Share
 	}
 	return b.Anonymous
 }

@@ -32,7 +32,7 @@ type Metrics struct {
 	CommitDuration prometheus.Histogram // seconds
 
 	AuthFailures *prometheus.CounterVec // reason
-	RateLimited  *prometheus.CounterVec // kind: anonymous, api, webhook, signature
+	RateLimited  *prometheus.CounterVec // kind: anonymous, api, webhook, signature, tenant
 	CORSRefused  prometheus.Counter
 
 	HTTPInFlight prometheus.Gauge
@@ -87,7 +87,7 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 			"Requests refused for their API key or its scope, by reason.", "reason"),
 
 		RateLimited: counter("rate_limited_total",
-			"Requests refused for a spent budget, by whose it is: anonymous (an address), api (a key), webhook (a source), signature (bad ones of an address for a source).", "kind"),
+			"Requests refused for a spent budget, by whose it is: anonymous (an address), api (a key), webhook (a source), signature (bad ones of an address for a source), tenant (all of a tenant together).", "kind"),
 		CORSRefused: f.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "cors_refused_total", Help: "Requests refused for the origin of the page that sent them.",
 		}),
@@ -110,7 +110,7 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 	for _, by := range []string{"adoption", "retry", "replay", "assign"} {
 		m.OrphansResolved.WithLabelValues(by)
 	}
-	for _, kind := range []string{"anonymous", "api", "webhook", "signature"} {
+	for _, kind := range []string{"anonymous", "api", "webhook", "signature", "tenant"} {
 		m.RateLimited.WithLabelValues(kind)
 	}
 	for _, outcome := range []string{"applied", "orphaned", "duplicate", "dead"} {

@@ -17,13 +17,14 @@ type Snapshot struct {
 	DeadLetters          map[string]int64         // by status
 	BalanceDifference    int64                    // events; must be 0
 	Backend              string                   // of the queue: "redis", "sql", "sql-fallback"
+	KeyExpiry            time.Time                // of the live API key that ends first; zero: none does
 }
 
 // StoreCollector exports a Snapshot, read anew at each scrape.
 type StoreCollector struct {
 	read func() (Snapshot, error)
 
-	orphans, due, leased, oldest, deadLetters, databaseUp, backend, balance *prometheus.Desc
+	orphans, due, leased, oldest, deadLetters, databaseUp, backend, balance, keyExpiry *prometheus.Desc
 }
 
 // NewStoreCollector makes a collector to register. read is called once a
@@ -45,13 +46,15 @@ func NewStoreCollector(read func() (Snapshot, error)) *StoreCollector {
 		backend:     desc("queue_backend", "Always 1; its label is the backend of the orphan queue in use: redis, sql, sql-fallback.", "backend"),
 		balance: desc("balance_difference",
 			"Events received less events accounted for (applied, orphaned, dead, ignored, duplicate); must be 0."),
+		keyExpiry: desc("key_expiry_timestamp_seconds",
+			"When the API key that ends first ends, in seconds since 1970; 0 when none does. Keys that were rotated do not count."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *StoreCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.orphans, c.due, c.leased, c.oldest, c.deadLetters, c.databaseUp, c.backend, c.balance,
+		c.orphans, c.due, c.leased, c.oldest, c.deadLetters, c.databaseUp, c.backend, c.balance, c.keyExpiry,
 	} {
 		ch <- d
 	}
@@ -80,6 +83,11 @@ func (c *StoreCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.deadLetters, float64(s.DeadLetters[status]), status)
 	}
 	gauge(c.balance, float64(s.BalanceDifference))
+	expiry := 0.0
+	if !s.KeyExpiry.IsZero() {
+		expiry = float64(s.KeyExpiry.Unix())
+	}
+	gauge(c.keyExpiry, expiry)
 	if s.Backend != "" {
 		gauge(c.backend, 1, s.Backend)
 	}

@@ -69,6 +69,7 @@ func TestNamesAndLint(t *testing.T) {
 		"dead_letters_stored", "dead_letters_total", "replays_total", "commit_batch_events", "commit_duration_seconds",
 		"database_up", "queue_backend", "auth_failures_total", "http_requests_in_flight", "http_request_duration_seconds",
 		"build_info", "balance_difference", "spool_events", "spool_bytes", "rate_limited_total", "cors_refused_total",
+		"key_expiry_timestamp_seconds",
 	}
 	families, err := reg.Gather()
 	if err != nil {
@@ -126,7 +127,7 @@ func TestStoreCollector(t *testing.T) {
 			snapshot: telemetry.Snapshot{
 				Orphans: map[string]int64{"urgent": 7, "custom": 1}, Due: map[string]int64{"urgent": 2},
 				Leased: map[string]int64{"bulk": 3}, OldestAge: map[string]time.Duration{"urgent": 90 * time.Second},
-				DeadLetters: map[string]int64{"dead": 4}, BalanceDifference: -1, Backend: "sql",
+				DeadLetters: map[string]int64{"dead": 4}, BalanceDifference: -1, Backend: "sql", KeyExpiry: time.Unix(1795532460, 0),
 			},
 			want: `
 tallyhook_balance_difference -1
@@ -135,6 +136,7 @@ tallyhook_dead_letters_stored{status="dead"} 4
 tallyhook_dead_letters_stored{status="ignored"} 0
 tallyhook_dead_letters_stored{status="replayed"} 0
 tallyhook_dead_letters_stored{status="replaying"} 0
+tallyhook_key_expiry_timestamp_seconds 1.79553246e+09
 tallyhook_orphan_oldest_age_seconds{route="bulk"} 0
 tallyhook_orphan_oldest_age_seconds{route="custom"} 0
 tallyhook_orphan_oldest_age_seconds{route="standard"} 0
