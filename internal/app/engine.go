@@ -39,6 +39,7 @@ type Store interface {
 	QueueDepth(ctx context.Context) (depth int64, oldest time.Time, err error)
 	LetterCounts(ctx context.Context) (map[store.LetterStatus]int64, error)
 	Ledgers(ctx context.Context) ([]store.Ledger, error)
+	NextKeyExpiry(ctx context.Context) (time.Time, error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
 	Ping(ctx context.Context) error
 	Close() error

@@ -157,6 +157,9 @@ func (a *App) readSnapshot() (telemetry.Snapshot, error) {
 	for status, n := range letters {
 		s.DeadLetters[string(status)] = n
 	}
+	if s.KeyExpiry, err = a.store.NextKeyExpiry(ctx); err != nil {
+		return s, err
+	}
 	ledgers, err := a.store.Ledgers(ctx)
 	if err != nil {
 		return s, err

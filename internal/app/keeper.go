@@ -71,6 +71,7 @@ func startKeeper(a *App) *keeper {
 		return nil
 	})
 	every(flushEvery, "flush key use", a.access.Flush)
+	every(forgetEvery, "forget answers", a.access.ForgetAnswers)
 	if a.cfg.SpoolDir != "" {
 		every(snapshotEvery, "keep access snapshot", a.access.Keep)
 	}

@@ -17,6 +17,8 @@ type operation struct {
 	public  bool
 	scope   string   // empty: any key will do
 	signed  bool     // takes a signature in place of a key
+	xscope  string   // the extension x-scope
+	only    bool     // the extension x-operator: for the default tenant alone
 	accepts []string // content types of the body
 	query   []string // names of its parameters
 }
@@ -43,6 +45,7 @@ func operations(t *testing.T, c *testenv.Client) []operation {
 			o := operation{id: of.At("operationId").Text(), method: strings.ToUpper(method), path: path}
 			security := of.At("security").List()
 			o.public = len(security) == 0
+			o.xscope, o.only = of.At("x-scope").Text(), of.At("x-operator").Text() == "true"
 			for _, s := range security {
 				if scopes := s.At("apiKey").List(); len(scopes) == 1 {
 					o.scope = scopes[0].Text()
@@ -92,6 +95,9 @@ func rightBody(t *testing.T, o operation) any {
 		"patchSource":       map[string]any{"name": "s"},
 		"createKey":         map[string]any{"name": "k", "scopes": []any{"events:read"}},
 		"replayLetters":     map[string]any{"ids": []any{nobody}},
+		"rotateKey":         map[string]any{"grace": "1h"},
+		"createTenant":      map[string]any{"name": "n"},
+		"patchTenant":       map[string]any{"name": "n"},
 	}[o.id]
 	if !ok {
 		t.Fatalf("%s (%s) has a body that this test does not know; add one to rightBody", o, o.id)

@@ -65,8 +65,8 @@ func (fakeAccess) Authenticate(_ context.Context, key string) (access.Principal,
 	return access.Principal{}, fault.New(fault.Unauthenticated, "")
 }
 
-func (fakeAccess) CreateKey(_ context.Context, _ access.Principal, name string, scopes []string, expires time.Time) (store.Key, string, error) {
-	return store.Key{ID: uuid.MustParse(someID), Name: name, Scopes: scopes, ExpiresAt: expires, CreatedAt: now()}, "thk_new", nil
+func (fakeAccess) MakeKey(_ context.Context, _ access.Principal, in access.KeyInput) (store.Key, string, error) {
+	return store.Key{ID: uuid.MustParse(someID), Name: in.Name, Scopes: in.Scopes, ExpiresAt: in.Expires, CreatedAt: now()}, "thk_new", nil
 }
 
 func (fakeAccess) CreateSource(_ context.Context, _ access.Principal, in access.SourceInput) (access.CreatedSource, error) {

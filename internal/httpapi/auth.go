@@ -15,6 +15,7 @@ import (
 	"tallyhook/internal/fault"
 	"tallyhook/internal/limit"
 	"tallyhook/internal/provider"
+	"tallyhook/internal/store"
 )
 
 // authorize is the last layer: API key and scope. It runs once the route is
@@ -28,6 +29,9 @@ func (s *server) authorize(route *Route, next http.Handler) http.Handler {
 		if err := s.admit(c, route, r); err != nil {
 			s.refuse(w, r, err)
 			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead { // it may write to the audit log
+			r = r.WithContext(store.WithOrigin(r.Context(), c.origin()))
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -48,10 +52,16 @@ func (s *server) admit(c *call, route *Route, r *http.Request) error {
 			s.authFailure("unknown")
 			return withDetail(err, "the API key is not known, has expired or was revoked")
 		}
+		switch {
+		case errors.Is(err, access.ErrAddress):
+			s.authFailure("address")
+		case errors.Is(err, access.ErrSuspended):
+			s.authFailure("suspended")
+		}
 		return err
 	}
 	c.who = who
-	if route.Class == classScope || route.Class == classSigned {
+	if route.Scope != "" {
 		if !who.Has(route.Scope) {
 			if who.Away { // what else the key may do stands in the database
 				return fault.New(fault.Unavailable, "the database is away: until it is back, events are accepted and nothing else is served")
@@ -59,6 +69,10 @@ func (s *server) admit(c *call, route *Route, r *http.Request) error {
 			s.authFailure("scope")
 			return fault.New(fault.Forbidden, "the API key does not have the scope %s", route.Scope)
 		}
+	}
+	if route.Class == classOperator && !who.Operator() {
+		s.authFailure("scope")
+		return fault.New(fault.Forbidden, "this concerns all tenants: it is for the default tenant's %s", route.Scope)
 	}
 	return nil
 }
@@ -69,13 +83,16 @@ type attempt struct {
 	err error
 }
 
-// authenticate looks at a request's API key, once. The lookup goes on when the
+// authenticate looks at a request's API key, and where it comes from, once. The lookup goes on when the
 // client hangs up: a guesser that never waits for the answer would otherwise
 // turn each guess into a failure of ours, which counts against nobody. The
 // store bounds it in time.
 func (s *server) authenticate(ctx context.Context, c *call, key string) (access.Principal, error) {
 	if c.tried == nil {
 		who, err := s.Access.Authenticate(context.WithoutCancel(ctx), key)
+		if err == nil {
+			err = who.From(c.client)
+		}
 		c.tried = &attempt{who, err}
 	}
 	return c.tried.who, c.tried.err

@@ -42,6 +42,15 @@ func callOf(ctx context.Context) *call {
 // caller is who a request with an API key comes from.
 func caller(ctx context.Context) access.Principal { return callOf(ctx).who }
 
+// origin is where the request comes from, for the audit log.
+func (c *call) origin() store.Origin {
+	o := store.Origin{RequestID: c.id}
+	if c.client.IsValid() {
+		o.Remote = c.client.String()
+	}
+	return o
+}
+
 // tenant is the tenant that a request works for.
 func tenant(ctx context.Context) int64 { return callOf(ctx).who.Tenant }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"tallyhook/internal/access"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/limit"
 )
@@ -68,7 +69,19 @@ func (s *server) meter(w http.ResponseWriter, r *http.Request) error {
 			s.Budgets.Give(limit.Anonymous, stranger)
 		}
 		c.who = who
+		if c.over = s.spend(w, limit.API, limit.Of(who.KeyID)); c.over == nil {
+			c.over = s.Budgets.Share(limit.API, who.Tenant, who.PerSecond)
+			tellExceeded(w, c.over)
+		}
+	case errors.Is(err, access.ErrSuspended): // the key is good
+		if !known {
+			s.Budgets.Give(limit.Anonymous, stranger)
+		}
 		c.over = s.spend(w, limit.API, limit.Of(who.KeyID))
+	case errors.Is(err, access.ErrAddress): // here it is as good as none, and its own budget is not for strangers
+		if known {
+			c.over = s.spend(w, limit.Anonymous, stranger)
+		}
 	case kindOf(err) == fault.Unauthenticated && known: // it was revoked a moment ago
 		c.over = s.spend(w, limit.Anonymous, stranger)
 	case kindOf(err) != fault.Unauthenticated && !known: // whether it is good cannot be told now

@@ -38,14 +38,19 @@ func (m *mount) operation(route *Route) huma.Operation {
 		codes = append(codes, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusConflict)
 	}
 	switch route.Class {
-	case classScope, classKey, classSigned:
+	case classScope, classKey, classSigned, classOperator:
 		codes = append(codes, http.StatusUnauthorized, http.StatusForbidden)
 		scopes := []string{}
 		if route.Scope != "" {
 			scopes = append(scopes, route.Scope)
 			op.Description = "Scope: " + route.Scope + "."
+			op.Extensions = map[string]any{"x-scope": route.Scope}
 		} else {
 			op.Description = "Any API key."
+		}
+		if route.Class == classOperator {
+			op.Description = "Scope: " + route.Scope + ", of the default tenant."
+			op.Extensions["x-operator"] = true
 		}
 		op.Security = []map[string][]string{{"apiKey": scopes}, {"bearer": scopes}}
 		if route.Class == classSigned {
@@ -137,7 +142,7 @@ func (m *mount) describe() ([]byte, error) {
 		"sourceID": {Type: "apiKey", In: "header", Name: "X-Source-ID", Description: "The source whose secret signed the request."},
 	}
 	for _, name := range []string{
-		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Dead letters", "Keys", "Operations",
+		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Dead letters", "Keys", "Tenants", "Operations",
 	} {
 		api.Tags = append(api.Tags, &huma.Tag{Name: name})
 	}
@@ -183,7 +188,10 @@ func (m *mount) furtherAnswers() {
 	m.answer(ops["replayLetters"], http.StatusOK, "A dry run.", Data[startedView]{})
 	m.answer(ops["getHealth"], http.StatusServiceUnavailable, "The service is unhealthy: its database is down.", healthView{})
 	ops["listSuppressions"].Responses["200"].Content["text/csv"] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
-	conflicts := []string{"deleteTemplate", "unsubscribeEnrollment", "deleteEnrollment", "replayLetter", "ignoreLetter", "restoreLetter", "cancelReplay"}
+	conflicts := []string{
+		"deleteTemplate", "unsubscribeEnrollment", "deleteEnrollment", "replayLetter", "ignoreLetter", "restoreLetter", "cancelReplay",
+		"suspendTenant", "resumeTenant",
+	}
 	for _, id := range conflicts {
 		ops[id].Responses["409"] = m.problemResponse(http.StatusConflict)
 	}

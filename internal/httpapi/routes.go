@@ -50,6 +50,9 @@ const (
 	classKey     Class = "key"     // any API key
 	classScope   Class = "scope"   // an API key with the route's scope
 	classSigned  Class = "signed"  // the same, or a Standard Webhooks signature of a source
+	// classOperator asks for a key with the route's scope of the default tenant:
+	// what all tenants share is its to see and to change.
+	classOperator Class = "operator"
 )
 
 // Route is one row of the table as it may be shown.
@@ -57,7 +60,7 @@ type Route struct {
 	Method  string
 	Path    string
 	Class   Class
-	Scope   string // for the classes scope and signed
+	Scope   string // for the classes scope, signed and operator
 	Tag     string
 	ID      string // operation id; empty: not in the API description
 	Summary string
@@ -101,6 +104,7 @@ func (s *server) table() []row {
 		instances   = "/api/campaigns/instances"
 		enrollments = "/api/campaigns/enrollments"
 		dlq         = "/api/admin/dlq"
+		tenants     = "/api/admin/tenants"
 	)
 	json, plain := []string{"application/json"}, []string(nil)
 	bulk := []string{"application/json", "application/x-ndjson"}
@@ -110,6 +114,10 @@ func (s *server) table() []row {
 	}
 	scoped := func(method, path, scope string, accepts []string, tag, id, summary string, status int, mount func(*mount, *Route)) row {
 		return row{Route{method, path, classScope, scope, tag, id, summary, status, accepts, 0}, mount}
+	}
+
+	operator := func(method, path string, accepts []string, tag, id, summary string, status int, mount func(*mount, *Route)) row {
+		return row{Route{method, path, classOperator, admin, tag, id, summary, status, accepts, 0}, mount}
 	}
 
 	return []row{
@@ -160,6 +168,7 @@ func (s *server) table() []row {
 
 		scoped(post, "/api/keys", admin, json, "Keys", "createKey", "Create an API key; it is shown once", 201, handle(s.createKey)),
 		scoped(get, "/api/keys", admin, plain, "Keys", "listKeys", "List API keys", 200, handle(s.listKeys)),
+		scoped(post, "/api/keys/{id}/rotate", admin, json, "Keys", "rotateKey", "Make an API key in place of another, which stays valid for a grace time", 201, handle(s.rotateKey)),
 		scoped(del, "/api/keys/{id}", admin, plain, "Keys", "revokeKey", "Revoke an API key at once", 204, handle(s.revokeKey)),
 
 		scoped(get, dlq, readDLQ, plain, "Dead letters", "listLetters", "List dead letters", 200, handle(s.listLetters)),
@@ -172,7 +181,15 @@ func (s *server) table() []row {
 		scoped(post, dlq+"/{id}/ignore", writeDLQ, plain, "Dead letters", "ignoreLetter", "Set a dead letter aside", 200, handle(s.ignoreLetter)),
 		scoped(post, dlq+"/{id}/restore", writeDLQ, plain, "Dead letters", "restoreLetter", "Take an ignored dead letter back", 200, handle(s.restoreLetter)),
 
-		scoped(get, "/api/admin/balance", admin, plain, "Operations", "getBalance", "Prove that every event is accounted for", 200, handle(s.balance)),
+		operator(post, tenants, json, "Tenants", "createTenant", "Create a tenant with its first admin key, which is shown once", 201, handle(s.createTenant)),
+		operator(get, tenants, plain, "Tenants", "listTenants", "List tenants", 200, handle(s.listTenants)),
+		operator(get, tenants+"/{id}", plain, "Tenants", "getTenant", "Show a tenant", 200, handle(s.getTenant)),
+		operator(patch, tenants+"/{id}", json, "Tenants", "patchTenant", "Change a tenant's name or limits", 200, handle(s.patchTenant)),
+		operator(post, tenants+"/{id}/suspend", plain, "Tenants", "suspendTenant", "Take nothing of a tenant any more, until it is resumed", 200, handle(s.suspendTenant)),
+		operator(post, tenants+"/{id}/resume", plain, "Tenants", "resumeTenant", "Let a suspended tenant act again", 200, handle(s.resumeTenant)),
+
+		scoped(get, "/api/admin/audit", admin, plain, "Operations", "listAudit", "List who did what, when, and from where", 200, handle(s.listAudit)),
+		operator(get, "/api/admin/balance", plain, "Operations", "getBalance", "Prove that every event is accounted for", 200, handle(s.balance)),
 
 		public("/health", "getHealth", "State of the service and of each component", handle(s.health)),
 		public("/livez", "getLivez", "Whether the process lives", raw(s.livez, describeText)),

@@ -63,7 +63,7 @@ func TestOpenAPIAndTable(t *testing.T) {
 			if r.Scope != "" {
 				t.Errorf("%s %s is %s and has a scope", r.Method, r.Path, r.Class)
 			}
-		case "scope", "signed":
+		case "scope", "signed", "operator":
 			if !slices.Contains(access.Scopes(), r.Scope) {
 				t.Errorf("%s %s has the unknown scope %q", r.Method, r.Path, r.Scope)
 			}

@@ -90,7 +90,7 @@ type Letters interface {
 	CancelReplay(ctx context.Context, tenant int64, id uuid.UUID, actor string) (store.Replay, error)
 }
 
-// Access are keys and sources.
+// Access are keys, sources, tenants and the audit log.
 type Access interface {
 	// Authenticate finds the principal of an API key.
 	Authenticate(ctx context.Context, key string) (access.Principal, error)
@@ -98,7 +98,8 @@ type Access interface {
 	// the last look.
 	KnownKey(key string) bool
 	KnownSource(id uuid.UUID) bool
-	CreateKey(ctx context.Context, by access.Principal, name string, scopes []string, expires time.Time) (k store.Key, plain string, err error)
+	MakeKey(ctx context.Context, by access.Principal, in access.KeyInput) (k store.Key, plain string, err error)
+	RotateKey(ctx context.Context, by access.Principal, id uuid.UUID, in access.KeyRotation) (k, old store.Key, plain string, err error)
 	Keys(ctx context.Context, tenant int64, p store.Page) (rows []store.Key, next int64, err error)
 	RevokeKey(ctx context.Context, by access.Principal, id uuid.UUID) error
 
@@ -109,6 +110,16 @@ type Access interface {
 	DeleteSource(ctx context.Context, by access.Principal, id uuid.UUID) error
 	// Rejections are the recent refused requests of a source, newest first.
 	Rejections(ctx context.Context, tenant int64, id uuid.UUID) ([]access.Rejection, error)
+
+	// Tenants are for the operator: whoever calls these has been asked for it.
+	CreateTenant(ctx context.Context, by access.Principal, in access.TenantInput) (n store.Tenant, plain string, err error)
+	Tenants(ctx context.Context, p store.Page) (rows []store.Tenant, next int64, err error)
+	Tenant(ctx context.Context, uid uuid.UUID) (store.Tenant, error)
+	PatchTenant(ctx context.Context, by access.Principal, uid uuid.UUID, patch access.TenantPatch) (store.Tenant, error)
+	SuspendTenant(ctx context.Context, by access.Principal, uid uuid.UUID) (store.Tenant, error)
+	ResumeTenant(ctx context.Context, by access.Principal, uid uuid.UUID) (store.Tenant, error)
+
+	AuditLog(ctx context.Context, tenant int64, f store.AuditFilter, p store.Page) (rows []store.Audit, next int64, err error)
 }
 
 // Reports are numbers made from counters and facts.

@@ -45,12 +45,13 @@ func viewSource(v access.SourceView) SourceView {
 // createdSource is a new source with what is shown this once.
 type createdSource struct {
 	SourceView
-	URL     string `json:"url" doc:"Where the provider sends to. It holds the source's token: treat it as a secret. Shown only now."`
+	URL     string `json:"url" doc:"Where the provider sends to. It holds the source's token: treat it as a secret. Shown only now, and again to the same request with the same Idempotency-Key within a day."`
 	Secret  string `json:"secret,omitempty" doc:"The secret that was made; shown only now."`
 	Warning string `json:"warning,omitempty"`
 }
 
 type createSourceInput struct {
+	IdempotencyParam
 	Body struct {
 		Provider providerName `json:"provider" example:"generic"`
 		Name     string       `json:"name" minLength:"1" maxLength:"255" example:"Our own sender"`
@@ -62,6 +63,7 @@ type createSourceInput struct {
 func (s *server) createSource(ctx context.Context, in *createSourceInput) (*created[createdSource], error) {
 	c, err := s.Access.CreateSource(ctx, caller(ctx), access.SourceInput{
 		Provider: string(in.Body.Provider), Name: in.Body.Name, Secret: in.Body.Secret, Settings: provider.Settings(in.Body.Settings),
+		Idempotency: idempotency(ctx, in.IdempotencyKey),
 	})
 	if err != nil {
 		return nil, err
