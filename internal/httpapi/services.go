@@ -28,7 +28,7 @@ type Campaigns interface {
 	Template(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Template, error)
 	Templates(ctx context.Context, tenant int64, p store.Page) (rows []campaign.Template, next int64, err error)
 	ReplaceTemplate(ctx context.Context, t campaign.Template) (campaign.Template, error)
-	DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) error
+	DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID, actor string) error
 
 	CreateInstance(ctx context.Context, i campaign.Instance, idem store.Idempotency) (campaign.Instance, error)
 	Instance(ctx context.Context, tenant int64, id uuid.UUID) (campaign.Instance, error)

@@ -142,7 +142,7 @@ func (s *server) deleteTemplate(ctx context.Context, in *IDParam) (*nothing, err
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Campaigns.DeleteTemplate(ctx, tenant(ctx), id); err != nil {
+	if err := s.Campaigns.DeleteTemplate(ctx, tenant(ctx), id, caller(ctx).Actor()); err != nil {
 		return nil, err
 	}
 	return &nothing{}, nil

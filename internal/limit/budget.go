@@ -56,7 +56,7 @@ const (
 func NewBudgets(r Rates, now func() time.Time) *Budgets {
 	return &Budgets{
 		Anonymous: NewWindow(r.Anonymous, mostStrangers, now), Signature: NewWindow(r.Anonymous, mostStrangers, now),
-		API: NewWindow(r.API, mostKnown, now), Webhook: NewWindow(r.Webhook, mostKnown, now),
+		API: NewWindow(r.API, mostKnown, now), Webhook: NewWindow(r.Webhook, mostKnown, now), whole: tenants{now: now},
 	}
 }
 

@@ -14,6 +14,8 @@ const Tenant Kind = "tenant"
 // counts for itself. There are as many as tenants that have a limit, which an
 // operator makes by hand.
 type tenants struct {
+	now func() time.Time
+
 	mu sync.Mutex // guards what follows
 	of map[share]*Window
 }
@@ -62,7 +64,7 @@ func (t *tenants) window(of share, r Rate) *Window {
 		if t.of == nil {
 			t.of = map[share]*Window{}
 		}
-		w = NewWindow(r, 1, nil)
+		w = NewWindow(r, 1, t.now)
 		t.of[of] = w
 	}
 	return w

@@ -96,7 +96,7 @@ func (s *Store) ReplaceTemplate(ctx context.Context, m campaign.Template) (campa
 }
 
 // DeleteTemplate hides a template; Conflict while an instance of it is active.
-func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) error {
+func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID, actor string) error {
 	return s.write(ctx, "delete template", func(t *tx) error {
 		// An instance that is being made of it holds the template's row.
 		if held, err := t.holdTemplate(tenant, id, "UPDATE"); err != nil {
@@ -112,8 +112,10 @@ func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) 
 		if n > 0 {
 			return fault.New(fault.Conflict, "the template has %d active instances; pause or complete them first", n)
 		}
-		_, err := t.exec(`UPDATE template SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2`, id[:], tenant, row.US(t.now))
-		return err
+		if _, err := t.exec(`UPDATE template SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2`, id[:], tenant, row.US(t.now)); err != nil {
+			return err
+		}
+		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "template.delete", Subject: id.String()})
 	})
 }
 

@@ -168,7 +168,7 @@ func TestATemplateIsNotDeletedUnderANewInstance(t *testing.T) {
 		must(t, err)
 		var deleted, made error
 		together(t,
-			func() error { deleted = w.DeleteTemplate(w.Ctx(), w.Tenant, m.ID); return nil },
+			func() error { deleted = w.DeleteTemplate(w.Ctx(), w.Tenant, m.ID, "me"); return nil },
 			func() error {
 				_, made = other.CreateInstance(w.Ctx(), campaign.Instance{Tenant: w.Tenant, TemplateID: m.ID, Name: "i", Status: campaign.Active}, store.Idempotency{})
 				return nil

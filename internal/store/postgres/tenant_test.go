@@ -95,7 +95,7 @@ func TestTwoTenantsSeeNothingOfEachOther(t *testing.T) {
 				_, _, err := w.PatchInstance(w.Ctx(), s.tenant, them.instance, store.InstancePatch{ProviderCampaigns: map[string]string{}})
 				return err
 			},
-			"delete": func() error { return w.DeleteTemplate(w.Ctx(), s.tenant, them.template) },
+			"delete": func() error { return w.DeleteTemplate(w.Ctx(), s.tenant, them.template, "me") },
 		} {
 			if err := read(); !fault.Is(err, fault.NotFound) {
 				t.Errorf("%s of the other tenant: got %v", what, err)

@@ -122,7 +122,7 @@ func (s *Store) ReplaceTemplate(ctx context.Context, m campaign.Template) (campa
 }
 
 // DeleteTemplate hides a template; Conflict while an instance of it is active.
-func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) error {
+func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID, actor string) error {
 	return s.write(ctx, live, "delete template", func(t *tx) error {
 		var n int
 		if _, err := t.one(`SELECT count(*) FROM instance WHERE template_id = ?1 AND tenant_id = ?2 AND status = 'active'`,
@@ -136,7 +136,10 @@ func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID) 
 		if err == nil && done == 0 {
 			err = row.NoTemplate(id)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "template.delete", Subject: id.String()})
 	})
 }
 

@@ -49,14 +49,17 @@ func templateReadsBack(w *World) {
 }
 
 func templateDelete(w *World) {
-	Kind(w.T, w.DeleteTemplate(w.Ctx(), w.Tenant, w.Template), fault.Conflict)
+	Kind(w.T, w.DeleteTemplate(w.Ctx(), w.Tenant, w.Template, "me"), fault.Conflict)
 	paused := string(campaign.Paused)
 	_, _, err := w.PatchInstance(w.Ctx(), w.Tenant, w.Instance, store.InstancePatch{Status: &paused})
 	w.must(err)
-	w.must(w.DeleteTemplate(w.Ctx(), w.Tenant, w.Template))
+	w.must(w.DeleteTemplate(w.Ctx(), w.Tenant, w.Template, "me"))
+	lines, _, err := w.AuditLog(w.Ctx(), w.Tenant, store.AuditFilter{Action: "template"}, store.Page{Limit: 10})
+	w.must(err)
+	Same(w.T, "who deleted it", []any{len(lines), lines[0].Actor, lines[0].Subject}, []any{1, "me", w.Template.String()})
 	_, err = w.Store.Template(w.Ctx(), w.Tenant, w.Template)
 	Kind(w.T, err, fault.NotFound)
-	Kind(w.T, w.DeleteTemplate(w.Ctx(), w.Tenant, w.Template), fault.NotFound)
+	Kind(w.T, w.DeleteTemplate(w.Ctx(), w.Tenant, w.Template, "me"), fault.NotFound)
 	_, err = w.CreateInstance(w.Ctx(), campaign.Instance{Tenant: w.Tenant, TemplateID: w.Template, Name: "x", Status: campaign.Draft}, store.Idempotency{})
 	Kind(w.T, err, fault.Invalid)
 	// The instance, its people and events stay.

@@ -73,7 +73,7 @@ func foreignRows(w *World) {
 	ada := w.Person("ada@example.com")
 	for name, read := range map[string]func() error{
 		"Template":   func() error { _, err := w.Store.Template(w.Ctx(), other.ID, w.Template); return err },
-		"Delete":     func() error { return w.DeleteTemplate(w.Ctx(), other.ID, w.Template) },
+		"Delete":     func() error { return w.DeleteTemplate(w.Ctx(), other.ID, w.Template, "me") },
 		"Instance":   func() error { _, err := w.Store.Instance(w.Ctx(), other.ID, w.Instance); return err },
 		"Enrollment": func() error { _, err := w.Enrollment(w.Ctx(), other.ID, ada); return err },
 		"Refs":       func() error { _, err := w.AddRefs(w.Ctx(), other.ID, ada, nil); return err },
