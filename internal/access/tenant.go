@@ -41,8 +41,7 @@ func (s *Service) away() bool { return s.file != "" && s.outage.is() }
 // CreateTenant makes a tenant with its first admin key, which is shown as by
 // MakeKey.
 func (s *Service) CreateTenant(ctx context.Context, by Principal, in TenantInput) (n store.Tenant, plain string, err error) {
-	wrong := checkName(nil, in.Name)
-	if wrong = checkLimits(wrong, in.Limits); len(wrong) > 0 {
+	if wrong := checkName(checkLimits(nil, in.Limits), in.Name); len(wrong) > 0 {
 		return n, "", fault.BadInput(wrong...)
 	}
 	shown, id, again, err := s.once(ctx, by, in.Idempotency, func() ([]string, error) {

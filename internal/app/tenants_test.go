@@ -15,9 +15,9 @@ import (
 )
 
 // newTenant makes a tenant and speaks to the server as its admin.
-func (e *edge) newTenant(name string, limits map[string]any) (id string, admin *testenv.Client) {
+func (e *edge) newTenant(limits map[string]any) (id string, admin *testenv.Client) {
 	e.Helper()
-	a := e.client(testenv.AdminKey).Post(201, "/api/admin/tenants", map[string]any{"name": name, "limits": limits})
+	a := e.client(testenv.AdminKey).Post(201, "/api/admin/tenants", map[string]any{"name": "acme", "limits": limits})
 	return a.At("data.id").Text(), e.client(a.At("data.api_key").Text())
 }
 
@@ -27,7 +27,7 @@ func TestSuspendedTenant(t *testing.T) {
 	t.Parallel()
 	e := startEdge(t, "RATE_LIMIT_API=0")
 	operator := e.client(testenv.AdminKey)
-	id, admin := e.newTenant("acme", nil)
+	id, admin := e.newTenant(nil)
 	source := admin.NewSource("generic", "")
 	brevo := admin.NewSource("brevo", "")
 	mine := operator.NewSource("generic", "")
@@ -72,7 +72,7 @@ func TestSuspendedTenant(t *testing.T) {
 func TestTenantQuotas(t *testing.T) {
 	t.Parallel()
 	e := startEdge(t, "RATE_LIMIT_API=0")
-	id, admin := e.newTenant("acme", map[string]any{"max_keys": 2, "max_sources": 1, "max_instances": 1})
+	id, admin := e.newTenant(map[string]any{"max_keys": 2, "max_sources": 1, "max_instances": 1})
 	admin.NewKey("second", "events:read")
 	admin.NewSource("generic", "")
 	admin.NewInstance("i", nil)
@@ -99,7 +99,7 @@ func TestTenantQuotas(t *testing.T) {
 func TestTenantRates(t *testing.T) {
 	t.Parallel()
 	e := startEdge(t, "RATE_LIMIT_API=0", "RATE_LIMIT_WEBHOOK=0")
-	_, admin := e.newTenant("acme", map[string]any{"requests_per_second": 1, "webhooks_per_second": 1})
+	_, admin := e.newTenant(map[string]any{"requests_per_second": 1, "webhooks_per_second": 1})
 	made := func(path string, body map[string]any) (a testenv.Answer) {
 		testenv.Eventually(t, time.Minute, "let through", func() bool {
 			a = admin.Do(0, "POST", path, body)
@@ -281,7 +281,7 @@ func TestAuditLog(t *testing.T) {
 	admin.Do(200, "PATCH", "/api/sources/"+source, map[string]any{"name": "t", "settings": map[string]any{"basic_auth": "u:hush-hush"}}, from...)
 	admin.Do(204, "DELETE", "/api/sources/"+source, nil, from...)
 	admin.Do(200, "PUT", "/api/suppressions/ada@example.com", nil, from...)
-	tenant, other := e.newTenant("acme", nil)
+	tenant, other := e.newTenant(nil)
 	admin.Do(200, "POST", "/api/admin/tenants/"+tenant+"/suspend", nil, from...)
 	admin.Do(200, "POST", "/api/admin/tenants/"+tenant+"/resume", nil, from...)
 	admin.Do(204, "DELETE", "/api/keys/"+id, nil, from...)
