@@ -77,6 +77,8 @@ func command(environ []string, stdout, stderr io.Writer) *cobra.Command {
 		doctorCommand(environ, stdout),
 		smokeCommand(environ, stdout),
 		benchCommand(environ, stdout, stderr),
+		keysCommand(environ, stdout),
+		tenantsCommand(environ, stdout),
 		versionCommand(stdout),
 	)
 	for _, c := range root.Commands() {

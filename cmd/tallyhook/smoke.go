@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -89,16 +87,8 @@ func (f *smokeFlags) options(environ []string) (smoke.Options, error) {
 	if f.ready {
 		return o, nil
 	}
-	o.Key = variable(environ, "TALLYHOOK_API_KEY")
-	if file := variable(environ, "TALLYHOOK_API_KEY_FILE"); o.Key == "" && file != "" {
-		raw, err := os.ReadFile(file) //nolint:gosec // the operator names the file
-		if err != nil {
-			return o, fmt.Errorf("%w: TALLYHOOK_API_KEY_FILE names a file that cannot be read: %w", errUsage, err)
-		}
-		o.Key = strings.TrimSpace(string(raw))
+	if o.Key, err = serverKey(environ); err == nil && o.Key == "" {
+		err = fmt.Errorf("%w: TALLYHOOK_API_KEY is not set; smoke needs an admin key of the server at %s, or --ready", errUsage, redacted(o.URL))
 	}
-	if o.Key == "" {
-		return o, fmt.Errorf("%w: TALLYHOOK_API_KEY is not set; smoke needs an admin key of the server at %s, or --ready", errUsage, redacted(o.URL))
-	}
-	return o, nil
+	return o, err
 }

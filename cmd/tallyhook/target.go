@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 )
 
@@ -18,6 +19,19 @@ func serverURL(environ []string) (string, error) {
 		return "", fmt.Errorf("%w: TALLYHOOK_URL is not an http or https URL", errUsage)
 	}
 	return strings.TrimRight(text, "/"), nil
+}
+
+// serverKey is the API key that those verbs show; empty when there is none.
+func serverKey(environ []string) (string, error) {
+	key, file := variable(environ, "TALLYHOOK_API_KEY"), variable(environ, "TALLYHOOK_API_KEY_FILE")
+	if key != "" || file == "" {
+		return key, nil
+	}
+	raw, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", fmt.Errorf("%w: TALLYHOOK_API_KEY_FILE names a file that cannot be read: %w", errUsage, err)
+	}
+	return strings.TrimSpace(string(raw)), nil
 }
 
 // variable reads the environment as it was handed in; empty is as good as unset.

@@ -326,8 +326,8 @@ func (s *Service) hasEnded(id uuid.UUID) bool {
 // addresses. The old one ends when the grace is over, or when it would have
 // ended anyway. plain is shown as by MakeKey.
 func (s *Service) RotateKey(ctx context.Context, by Principal, id uuid.UUID, in KeyRotation) (k, old store.Key, plain string, err error) {
-	if in.Grace < 0 || in.Grace > MaxGrace {
-		return k, old, "", fault.BadInput(fault.Field{Location: "body.grace", Message: "must be from 0s to " + MaxGrace.String()})
+	if in.Grace < 0 || in.Grace > maxKeyGrace {
+		return k, old, "", fault.BadInput(fault.Field{Location: "body.grace", Message: fmt.Sprintf("must be 0s to %dh", maxKeyGrace/time.Hour)})
 	}
 	if wrong := s.checkExpiry(nil, in.Expires); len(wrong) > 0 {
 		return k, old, "", fault.BadInput(wrong...)
@@ -348,8 +348,8 @@ func (s *Service) RotateKey(ctx context.Context, by Principal, id uuid.UUID, in 
 	return k, old, plain, err
 }
 
-// MaxGrace bounds how long a key stays valid after it was rotated.
-const MaxGrace = 90 * 24 * time.Hour
+// maxKeyGrace bounds how long a key stays valid after it was rotated.
+const maxKeyGrace = 30 * 24 * time.Hour
 
 // liveKey reads a key that is neither revoked nor expired.
 func (s *Service) liveKey(ctx context.Context, tenant int64, id uuid.UUID) (store.Key, error) {

@@ -184,7 +184,7 @@ func TestKeyRotation(t *testing.T) {
 
 	admin.Do(400, "POST", "/api/keys/"+id+"/rotate", map[string]any{"grace": "soon"})
 	admin.Do(400, "POST", "/api/keys/"+id+"/rotate", map[string]any{"grace": "-1s"})
-	admin.Do(400, "POST", "/api/keys/"+id+"/rotate", map[string]any{"grace": "2161h"})
+	admin.Do(400, "POST", "/api/keys/"+id+"/rotate", map[string]any{"grace": "721h"})
 	a = admin.Post(201, "/api/keys/"+id+"/rotate", map[string]any{"grace": "1h"})
 	next := e.client(a.At("data.key").Text())
 	if a.At("data.replaces").Text() != id || a.At("data.name").Text() != "job" || a.At("data.allowed_ips.1").Text() != "192.0.2.0/24" {

@@ -98,7 +98,7 @@ func mayImport() []rule {
 		// The only ones that see everything.
 		{"internal/app", kindWiring, []string{"..."}},
 		{"cmd/tallyhook", kindWiring, []string{
-			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", "internal/smoke", json, cobra,
+			fault, config, telemetry, "internal/app", "internal/demo", "internal/bench", "internal/smoke", json, jsontext, cobra,
 		}},
 	}
 }

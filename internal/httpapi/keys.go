@@ -93,7 +93,7 @@ type rotateKeyInput struct {
 	IDParam
 	IdempotencyParam
 	Body struct {
-		Grace         string `json:"grace,omitempty" maxLength:"20" default:"24h" doc:"How long the old key stays valid, as 30m or 24h; 0s ends it at once. At most 2160h." example:"24h"`
+		Grace         string `json:"grace,omitempty" maxLength:"20" default:"24h" doc:"How long the old key stays valid, as 30m or 24h; 0s ends it at once. At most 720h." example:"24h"`
 		ExpiresInDays int    `json:"expires_in_days,omitempty" minimum:"1" maximum:"3650" doc:"Of the new key. When absent, it lives as long as the old one was made for."`
 	}
 }
