@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -199,6 +200,28 @@ func TestAnswersForgottenAfterADay(t *testing.T) {
 	in.Name = "k"
 	if _, _, err := n.MakeKey(t.Context(), n.admin, in); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSameRequestAtOnce makes one key, and shows it to all.
+func TestSameRequestAtOnce(t *testing.T) {
+	t.Parallel()
+	n := setupNode(t)
+	in := access.KeyInput{Name: "k", Scopes: []string{access.ScopeAdmin}, Idempotency: store.Idempotency{Key: "once", Request: [32]byte{1}}}
+	shown := make([]string, 8)
+	var wg sync.WaitGroup
+	for i := range shown {
+		wg.Go(func() {
+			_, plain, err := n.MakeKey(t.Context(), n.admin, in)
+			if err != nil {
+				t.Error(err)
+			}
+			shown[i] = plain
+		})
+	}
+	wg.Wait()
+	if all := slices.Compact(shown); len(all) != 1 || all[0] == "" {
+		t.Errorf("shown were %d different keys", len(all))
 	}
 }
 
