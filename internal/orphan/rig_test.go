@@ -20,11 +20,11 @@ import (
 	"tallyhook/internal/testenv"
 )
 
-// rig is a store, a queue in a real Redis and a worker of both, on the real
-// clock: Redis goes by its own.
+// rig is a store, a queue in a real Redis and a worker of both.
 type rig struct {
 	*storetest.World
 	t       *testing.T
+	now     func() time.Time // of the store; Redis goes by its own
 	redis   *testenv.Redis
 	proxy   *testenv.Proxy // between the queue and Redis
 	index   *redisq.Queue
@@ -42,9 +42,18 @@ const rigAttempts = 3
 
 func newRig(t *testing.T, o testenv.RedisOptions) *rig {
 	t.Helper()
-	r := &rig{t: t, metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
+	return newRigOn(t, o, time.Now)
+}
+
+// newRigOn is a rig on a clock; nil: the world's own, which stands still.
+func newRigOn(t *testing.T, o testenv.RedisOptions, now func() time.Time) *rig {
+	t.Helper()
+	r := &rig{t: t, now: now, metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
 	r.World = storetest.New(t, open, func(o *storetest.Options) {
-		o.Now = time.Now
+		if now != nil {
+			o.Now = now
+		}
+		r.now = o.Now
 		o.Delay = func(n int) (time.Duration, bool) { return 100 * time.Millisecond, n < rigAttempts }
 		o.Parked = func(p []store.Parked) {
 			if k := r.worker.Load(); k != nil {
@@ -87,7 +96,7 @@ func (r *rig) send(n int) []uuid.UUID {
 	types := []event.Type{event.Opened, event.Delivered, event.Replied}
 	batch := make([]event.Event, n)
 	for i := range batch {
-		batch[i] = r.Event(types[i%len(types)], storetest.Lead(fmt.Sprintf("lead %d", r.sent)), storetest.At(time.Now()), received)
+		batch[i] = r.Event(types[i%len(types)], storetest.Lead(fmt.Sprintf("lead %d", r.sent)), storetest.At(r.now()), r.received)
 		r.sent++
 	}
 	var ids []uuid.UUID
@@ -99,7 +108,7 @@ func (r *rig) send(n int) []uuid.UUID {
 	return ids
 }
 
-func received(e *event.Event) { e.ReceivedAt = time.Now().UTC() }
+func (r *rig) received(e *event.Event) { e.ReceivedAt = r.now().UTC() }
 
 func (r *rig) backend(want string) {
 	r.t.Helper()
