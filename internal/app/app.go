@@ -54,6 +54,7 @@ type App struct {
 	spool     *spool.Spool                  // nil: none
 	letters   *deadletter.Service
 	keeper    *keeper
+	hearing   *hearing
 
 	server        *http.Server
 	listener      net.Listener
@@ -144,7 +145,7 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 			return fmt.Errorf("SPOOL_DIR: %w", err)
 		}
 	}
-	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked, missed: a.missed}); err != nil {
+	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked, gone: a.gone, missed: a.missed}); err != nil {
 		return err
 	}
 	secretsKey, err := a.unlock(ctx, existed)
@@ -285,13 +286,15 @@ func (a *App) handler() (http.Handler, error) {
 
 // Start begins to serve and to work the queues. It returns at once.
 func (a *App) Start() {
-	working := orphan.Options{Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics}
+	a.hearing = newHearing(a)
+	working := orphan.Options{Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics, Due: a.hearing.due}
 	if a.redis != nil {
 		working.Index = a.redis
 	}
 	a.worker.Store(orphan.Start(a.store, working))
 	a.letters.Start()
 	a.keeper = startKeeper(a)
+	a.hearing.start()
 	serve := func(s *http.Server, l net.Listener) {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			a.failed <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
@@ -367,6 +370,13 @@ func (a *App) missed(err error) {
 func (a *App) parked(events []store.Parked) {
 	if w := a.worker.Load(); w != nil { // what came before Start is found by the first rebuild
 		w.Park(events)
+	}
+}
+
+// gone tells it of events that wait no longer, so that it does not claim them.
+func (a *App) gone(events []store.Claimed) {
+	if w := a.worker.Load(); w != nil {
+		w.Gone(events)
 	}
 }
 
