@@ -63,6 +63,7 @@ type App struct {
 	connections   *connections
 	certificate   *certificate // nil: no TLS
 	budgets       *limit.Budgets
+	exchange      *limit.Exchange // nil: limits are this replica's own
 	ready         atomic.Bool
 	failed        chan error
 	serving       sync.WaitGroup
@@ -163,6 +164,9 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 	a.budgets = limit.NewBudgets(limit.Rates{
 		Anonymous: limit.Rate(a.cfg.RateAnonymous), API: limit.Rate(a.cfg.RateAPI), Webhook: limit.Rate(a.cfg.RateWebhook),
 	}, time.Now)
+	if a.redis != nil {
+		a.exchange = a.budgets.Share(a.redis.Ledger(), sharing(secretsKey)) //nolint:contextcheck // it books for as long as the server lives
+	}
 	a.budgets.Refused = func(k limit.Kind) { a.metrics.RateLimited.WithLabelValues(string(k)).Inc() }
 	committing := ingest.Options{Writers: a.store.writers, Now: time.Now, Logger: a.log, Metrics: a.metrics}
 	if a.spool != nil {
@@ -200,6 +204,9 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 // closeStores closes what keeps data, and the connection to Redis.
 func (a *App) closeStores() error {
 	var errs []error
+	if a.exchange != nil {
+		a.exchange.Close()
+	}
 	if a.redis != nil {
 		a.redis.Close()
 	}
