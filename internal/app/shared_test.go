@@ -216,6 +216,7 @@ func TestLimitsWhileRedisIsAway(t *testing.T) {
 		"Killed": {"198.51.100.7", c.redis.Kill, c.redis.Restart},
 		"Paused": {"198.51.100.8", func() { c.redis.Pause() }, func() { c.redis.Continue() }},
 	} {
+		c.redis.Do("FLUSHALL") // the budgets of the case before
 		c.settled()
 		f.begin()
 		s := &stranger{c: c, address: f.address}

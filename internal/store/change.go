@@ -51,7 +51,7 @@ func ParseChange(text string) Change {
 	}
 	id, hash, hashed := strings.Cut(rest, " ")
 	var err error
-	if c.ID, err = uuid.Parse(id); err != nil {
+	if c.ID, err = uuid.Parse(id); err != nil || c.ID == uuid.Nil {
 		return Change{}
 	}
 	if hashed {

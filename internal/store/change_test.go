@@ -33,3 +33,16 @@ func TestUnknownChanges(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseChange: whatever is told is read, and what is read is told alike.
+func FuzzParseChange(f *testing.F) {
+	f.Add("work")
+	f.Add("key 0199a1c0-7c1e-7d3a-9d4e-2f6b1c8a0e11 0100000000000000000000000000000000000000000000000000000000000002")
+	f.Add("source 0199a1c0-7c1e-7d3a-9d4e-2f6b1c8a0e11")
+	f.Fuzz(func(t *testing.T, text string) {
+		c := store.ParseChange(text)
+		if again := store.ParseChange(c.String()); again != c {
+			t.Errorf("%q is read as %+v, and that as %+v", text, c, again)
+		}
+	})
+}
