@@ -11,7 +11,8 @@ type Ledger interface {
 	Up() bool
 	// Book sets what one stretch of a replica has let through, and gives the sum
 	// over all stretches, in the order of the entries. Booking the same again
-	// changes nothing. An entry without an answer has failed: its Left is 0.
+	// changes nothing. The Left of an entry is 0 when there was no answer, or when
+	// its period was over by the ledger's clock.
 	Book(ctx context.Context, entries []Entry) []Total
 }
 
@@ -22,10 +23,12 @@ type Entry struct {
 	Stretch string        // unlike that of any other replica or time
 	Count   int           // let through since the period began
 	Left    time.Duration // of the period, should the ledger not know the budget yet
+	Ends    int64         // when the period ends, as the ledger has told; 0: not yet
 }
 
 // Total is what all stretches together have let through.
 type Total struct {
 	Sum  int
-	Left time.Duration // of the period that the first entry began; 0: not answered
+	Left time.Duration // of the period that the first entry began
+	Ends int64         // when it ends, by the ledger's clock
 }

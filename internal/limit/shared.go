@@ -57,6 +57,7 @@ type account struct {
 	booked  int32  // of the window's count, confirmed
 	others  int32  // let through by the others, as far as known
 	told    int64  // when the ledger has answered last
+	ends    int64  // when the period ends by the ledger's clock; 0: not told yet
 	asked   int64  // since when an answer is waited for
 	waiting bool   // for an answer
 	queued  bool   // to be booked
@@ -171,7 +172,7 @@ func (s *Shared) entry(k Key) (e Entry, ok bool) {
 	}
 	a.queued = false
 	return Entry{
-		Budget: s.x.name(s.kind, k), Stretch: a.stretch, Count: int(sp.count), Left: s.rate.Period - time.Duration(now-sp.since),
+		Budget: s.x.name(s.kind, k), Stretch: a.stretch, Count: int(sp.count), Left: s.rate.Period - time.Duration(now-sp.since), Ends: a.ends,
 	}, true
 }
 
@@ -185,7 +186,7 @@ func (s *Shared) answer(k Key, e Entry, t Total) {
 	if a == nil || a.stretch != e.Stretch || t.Left <= 0 {
 		return
 	}
-	a.booked, a.told = int32(e.Count), now //nolint:gosec // it was an int32
+	a.booked, a.told, a.ends = int32(e.Count), now, t.Ends //nolint:gosec // it was an int32
 	// A ledger that was emptied knows less than we do until the others book again.
 	a.others = max(a.others, int32(min(t.Sum-e.Count, s.rate.Count))) //nolint:gosec // a rate is not that large
 	if a.waiting = a.queued; a.waiting {

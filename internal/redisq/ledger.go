@@ -30,7 +30,7 @@ func (l Ledger) Book(ctx context.Context, entries []limit.Entry) []limit.Total {
 		var at []int
 		for i, e := range entries {
 			if l.shardOf(e.Budget) == shard {
-				args = append(args, e.Budget, e.Stretch, strconv.Itoa(e.Count), millis(max(e.Left, time.Millisecond)))
+				args = append(args, e.Budget, e.Stretch, strconv.Itoa(e.Count), millis(max(e.Left, time.Millisecond)), decimal(e.Ends))
 				at = append(at, i)
 			}
 		}
@@ -42,11 +42,11 @@ func (l Ledger) Book(ctx context.Context, entries []limit.Entry) []limit.Total {
 			continue // the state says what is wrong
 		}
 		answers, err := res.AsIntSlice()
-		if err != nil || len(answers) != 2*len(at) {
+		if err != nil || len(answers) != 3*len(at) {
 			continue
 		}
 		for n, i := range at {
-			totals[i] = limit.Total{Sum: int(answers[2*n]), Left: max(1, time.Duration(answers[2*n+1])) * time.Millisecond}
+			totals[i] = limit.Total{Sum: int(answers[3*n]), Left: time.Duration(answers[3*n+1]) * time.Millisecond, Ends: answers[3*n+2]}
 		}
 	}
 	return totals

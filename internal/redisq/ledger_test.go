@@ -216,7 +216,6 @@ func TestLimitsWithoutRedis(t *testing.T) {
 			const impatient = 50 * time.Millisecond
 			s := &sharers{t: t, rates: limit.Rates{Anonymous: limit.Rate{Count: 100, Period: time.Hour}}}
 			a, b := s.add("redis://"+p.Addr, redisq.Options{}, impatient, nil), s.add("redis://"+p.Addr, redisq.Options{}, impatient, nil)
-			c := s.add(r.URL(), redisq.Options{Timeout: upTimeout}, patient, nil)
 			f.fault(r, p)
 			for i, x := range []*limit.Budgets{a, b} {
 				if got := exhaust(t, x, limit.Anonymous, address(1), impatient); got != 100 {
@@ -232,6 +231,7 @@ func TestLimitsWithoutRedis(t *testing.T) {
 				}
 				return booked(r) == 200
 			})
+			c := s.add(r.URL(), redisq.Options{Timeout: upTimeout}, patient, nil)
 			if got := exhaust(t, c, limit.Anonymous, address(1), patient); got > 10 {
 				t.Errorf("a third replica lets %d through, want no more than its lead of 10", got)
 			}
@@ -315,4 +315,33 @@ func TestFloodOfAddresses(t *testing.T) {
 	testenv.Eventually(t, upTimeout, "the first ones are booked", func() bool { return size() >= 4096 })
 	t.Logf("%d budgets in Redis for 70,000 addresses", size())
 	same(t, "budgets in Redis", size(), 4096)
+}
+
+// TestLateBookings: what was let through in a period that is over by Redis'
+// clock does not count in the next one, however late it comes.
+func TestLateBookings(t *testing.T) {
+	t.Parallel()
+	r := testenv.StartRedis(t, testenv.RedisOptions{})
+	l := open(t, redisq.Options{URL: r.URL(), Timeout: upTimeout}).Ledger()
+	book := func(e limit.Entry) limit.Total {
+		t.Helper()
+		e.Budget = "b"
+		return l.Book(t.Context(), []limit.Entry{e})[0]
+	}
+	first := book(limit.Entry{Stretch: "a", Count: 100, Left: time.Millisecond})
+	same(t, "sum of the first period", first.Sum, 100)
+	testenv.Eventually(t, upTimeout, "the first period is over", func() bool { return r.Do("EXISTS", "tallyhook:{0}:limit:b") == "0" })
+	second := book(limit.Entry{Stretch: "b", Count: 5, Left: time.Hour})
+	same(t, "sum of the second period", second.Sum, 5)
+	late := book(limit.Entry{Stretch: "a", Count: 100, Left: time.Millisecond, Ends: first.Ends})
+	same(t, "what is left of the first period", late.Left, 0)
+	again := book(limit.Entry{Stretch: "b", Count: 6, Left: time.Hour, Ends: second.Ends})
+	same(t, "sum of the second period", again.Sum, 6)
+	// After a flush the period goes on as it was told.
+	r.Do("FLUSHALL")
+	again = book(limit.Entry{Stretch: "b", Count: 6, Left: time.Minute, Ends: second.Ends})
+	same(t, "sum after a flush", again.Sum, 6)
+	if d := again.Ends - second.Ends; d < -1 || d > 1 {
+		t.Errorf("after a flush the period ends %d ms from where it did", d)
+	}
 }
