@@ -180,8 +180,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 	if err := s.store.CreateSource(ctx, row); err != nil {
 		return CreatedSource{}, fmt.Errorf("create source: %w", err)
 	}
-	s.forgetSource(id) // a look at the id that found nothing yet
-	s.known.addSource(id)
+	s.Heard(store.Change{Kind: store.ChangedSource, ID: id}) // a look at the id has found nothing yet
 	s.audit(ctx, by, "source.create", id, p.Name+": "+in.Name)
 	return CreatedSource{
 		SourceView: s.view(ctx, row),
@@ -240,7 +239,7 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 	}
 	row.UpdatedAt = s.at()
 	err = s.store.UpdateSource(ctx, row)
-	s.forgetSource(id) // whatever the store said: the commit may have happened
+	s.Heard(store.Change{Kind: store.ChangedSource, ID: id}) // whatever the store said: the commit may have happened
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return SourceView{}, noSource()
@@ -260,7 +259,7 @@ func (s *Service) DeleteSource(ctx context.Context, by Principal, id uuid.UUID) 
 		return err
 	}
 	err := s.store.DeleteSource(ctx, by.Tenant, id, s.at())
-	s.forgetSource(id)
+	s.Heard(store.Change{Kind: store.ChangedSource, ID: id})
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return noSource()
@@ -313,12 +312,6 @@ func (s *Service) row(ctx context.Context, tenant int64, id uuid.UUID) (store.So
 		return store.Source{}, fmt.Errorf("read source: %w", err)
 	}
 	return row, nil
-}
-
-func (s *Service) forgetSource(id uuid.UUID) {
-	s.change()
-	s.byToken.forget(func(_ [32]byte, o Opened) bool { return o.ID == id }, func([32]byte) bool { return false })
-	s.byID.forget(func(k uuid.UUID, _ Opened) bool { return k == id }, func(k uuid.UUID) bool { return k == id })
 }
 
 // view shows a source without its secrets. One whose secrets do not open is

@@ -367,3 +367,15 @@ func ParkedOf(works []*Work, now time.Time) []Parked {
 	}
 	return all
 }
+
+// GoneOf tells a queue beside the database of events that left the schedule.
+// One that left it by a retry is its claimer's to settle.
+func GoneOf(works []*Work) []Claimed {
+	var all []Claimed
+	for _, w := range works {
+		if w.By != ByRetry {
+			all = append(all, Claimed{Seq: w.Seq, Tenant: w.Event.Tenant, Route: w.Event.Route()})
+		}
+	}
+	return all
+}

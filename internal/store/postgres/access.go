@@ -15,6 +15,7 @@ import (
 // CreateKey stores an API key.
 func (s *Store) CreateKey(ctx context.Context, k store.Key) error {
 	return s.write(ctx, "create key", func(t *tx) error {
+		t.tell(store.Change{Kind: store.ChangedKey, ID: k.ID, Hash: k.Hash})
 		_, err := t.exec(`INSERT INTO api_key (id, tenant_id, name, hash, prefix, scopes, created_at, expires_at, last_used_at, revoked_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0)`,
 			k.ID[:], k.Tenant, k.Name, k.Hash[:], k.Prefix, strings.Join(k.Scopes, " "), row.US(k.CreatedAt), row.US(k.ExpiresAt))
@@ -76,6 +77,7 @@ func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when 
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no live key %s", id)
 		}
+		t.tell(store.Change{Kind: store.ChangedKey, ID: id})
 		return err
 	})
 }
@@ -109,6 +111,7 @@ const sourceColumns = `seq, id, tenant_id, provider, name, token_hash, sealed, c
 // CreateSource stores a source.
 func (s *Store) CreateSource(ctx context.Context, r store.Source) error {
 	return s.write(ctx, "create source", func(t *tx) error {
+		t.tell(store.Change{Kind: store.ChangedSource, ID: r.ID})
 		_, err := t.exec(`INSERT INTO source (id, tenant_id, provider, name, token_hash, sealed, created_at, updated_at, deleted_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0)`, r.ID[:], r.Tenant, r.Provider, r.Name, r.TokenHash[:], r.Sealed, row.US(r.CreatedAt))
 		return err
@@ -183,6 +186,7 @@ func (s *Store) UpdateSource(ctx context.Context, r store.Source) error {
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no source %s", r.ID)
 		}
+		t.tell(store.Change{Kind: store.ChangedSource, ID: r.ID})
 		return err
 	})
 }
@@ -194,6 +198,7 @@ func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, wh
 		if err == nil && n == 0 {
 			err = fault.New(fault.NotFound, "there is no source %s", id)
 		}
+		t.tell(store.Change{Kind: store.ChangedSource, ID: id})
 		return err
 	})
 }

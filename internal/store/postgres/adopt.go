@@ -65,6 +65,7 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 		t.later(`INSERT INTO adopting (tenant_id, key, after_seq, served_at) SELECT $1, key, after_seq, 0
 			FROM unnest($2::bytea[], $3::bigint[]) AS b(key, after_seq) ORDER BY key
 			ON CONFLICT (tenant_id, key) DO UPDATE SET after_seq = least(adopting.after_seq, excluded.after_seq)`, tenant, restKeys, restAfter)
+		t.tell(store.Change{Kind: store.ChangedWork})
 	}
 	seqs := make([]tenantSeq, 0, len(taken))
 	for seq := range taken {

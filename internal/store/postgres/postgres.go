@@ -46,6 +46,9 @@ type Options struct {
 	// Parked is told, after the commit, which events have come to wait and for
 	// how long, so that a queue beside the database can hold them too. May be nil.
 	Parked func([]store.Parked)
+	// Gone is told, after the commit, which events have ceased to wait other than
+	// by a retry, which tells by its results. May be nil.
+	Gone func([]store.Claimed)
 	// Missed is told of a second look that failed, which costs the event it was
 	// for the wait until its next attempt. May be nil.
 	Missed func(error)

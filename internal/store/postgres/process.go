@@ -279,6 +279,7 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 // Depart implements store.Steps.
 func (t *tx) Depart(d store.Departures) error {
 	if len(d.Queue) > 0 {
+		t.gone = append(t.gone, store.GoneOf(d.Queue)...)
 		bySeq(d.Queue)
 		t.later(`DELETE FROM orphan o USING unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id)
 			WHERE o.event_seq = b.seq AND o.tenant_id = b.tenant_id`, column(d.Queue, seqOf), column(d.Queue, tenantOf))

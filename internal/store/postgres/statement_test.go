@@ -151,6 +151,8 @@ func unbound() map[string]string {
 		"SELECT status, count(*) FROM dead":       "a metric over all tenants",
 		"SELECT o.route, o.depth":                 "a metric over all tenants",
 		"SELECT coalesce((SELECT sum(orphaned)":   "a metric over all tenants",
+		"SELECT pg_notify":                        "from replica to replica",
+		"SELECT count(*) FROM pg_listening":       "of this connection",
 		"SELECT EXISTS (SELECT 1 FROM adopting)":  "is there work for the worker, of whatever tenant?",
 	}
 }

@@ -36,6 +36,7 @@ type tx struct {
 	brought   map[sourceKey]*sourceSum // by sources, written last
 	adopted   []store.Result           // events that adoption applied, for the metrics
 	parked    []store.Parked           // events that came to wait
+	gone      []store.Claimed          // events that wait no longer, retries aside
 	unmatched []*store.Work            // events that an enrollment may have missed
 	added     map[keyRef]int64         // match keys that events, up to a number, may have missed
 	ending    bool                     // the commit is on its way
@@ -79,6 +80,9 @@ func (s *Store) once(ctx context.Context, fn func(t *tx) error) (t *tx, err erro
 	}
 	if s.opt.Parked != nil && len(t.parked) > 0 {
 		s.opt.Parked(t.parked)
+	}
+	if s.opt.Gone != nil && len(t.gone) > 0 {
+		s.opt.Gone(t.gone)
 	}
 	return t, nil
 }

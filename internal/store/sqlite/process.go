@@ -74,6 +74,7 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 // which may have passed them already.
 func (t *tx) Depart(d store.Departures) error {
 	if len(d.Queue) > 0 {
+		t.gone = append(t.gone, store.GoneOf(d.Queue)...)
 		if _, err := t.exec(`DELETE FROM orphan WHERE event_seq IN (SELECT seq FROM b_seq(?1))`, bind(d.Queue, seqColumn)); err != nil {
 			return err
 		}

@@ -138,6 +138,7 @@ type Options struct {
 	Delay     func(n int) (time.Duration, bool)
 	Adopted   func([]store.Result)
 	Parked    func([]store.Parked)
+	Gone      func([]store.Claimed)
 	// Generation is how many events a store that indexes behind gathers before
 	// it does; 0 takes its default.
 	Generation int
