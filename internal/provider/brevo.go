@@ -33,6 +33,7 @@ import (
 func brevo() *Provider {
 	return &Provider{
 		Name:   "brevo",
+		Number: 9,
 		Title:  "Brevo",
 		Scheme: "the URL's token; optionally Basic credentials, a bearer token, headers and client addresses",
 		Events: []string{

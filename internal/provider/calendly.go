@@ -31,6 +31,7 @@ const calendlyTolerance = 3 * time.Minute
 func calendly() *Provider {
 	return &Provider{
 		Name:   "calendly",
+		Number: 14,
 		Title:  "Calendly",
 		Scheme: "Calendly-Webhook-Signature: hex HMAC-SHA256 of t.body, 3 minutes",
 		Events: []string{"invitee.created"},

@@ -54,6 +54,7 @@ func generic() *Provider {
 	}
 	return &Provider{
 		Name:   "generic",
+		Number: 1,
 		Title:  "Standard Webhooks",
 		Scheme: "Standard Webhooks: HMAC-SHA256 (whsec_) or ed25519 (whpk_) over id.timestamp.body, 5 minutes",
 		Events: names,

@@ -32,6 +32,7 @@ import (
 func heygen() *Provider {
 	return &Provider{
 		Name:   "heygen",
+		Number: 13,
 		Title:  "HeyGen",
 		Scheme: "Heygen-Signature or Signature: hex HMAC-SHA256 of the body",
 		Events: []string{

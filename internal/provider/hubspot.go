@@ -45,6 +45,7 @@ const hubspotTolerance = 5 * time.Minute
 func hubspot() *Provider {
 	return &Provider{
 		Name:   "hubspot",
+		Number: 3,
 		Title:  "HubSpot",
 		Scheme: "X-HubSpot-Signature-v3: base64 HMAC-SHA256 of method, PUBLIC_URL's address, body and time, 5 minutes; v2 and v1 too",
 		Events: []string{}, // none that is canonical

@@ -31,6 +31,7 @@ import (
 func instantly() *Provider {
 	return &Provider{
 		Name:   "instantly",
+		Number: 11,
 		Title:  "Instantly",
 		Scheme: "the URL's token; optionally static headers",
 		Events: []string{

@@ -34,6 +34,7 @@ func lemlist() *Provider {
 	return &Provider{
 		Mask:   maskLemlist,
 		Name:   "lemlist",
+		Number: 2,
 		Title:  "lemlist",
 		Scheme: "the URL's token; optionally the hook's secret, repeated in each body",
 		Events: []string{

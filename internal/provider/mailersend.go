@@ -26,6 +26,7 @@ import (
 func mailersend() *Provider {
 	return &Provider{
 		Name:   "mailersend",
+		Number: 15,
 		Title:  "MailerSend",
 		Scheme: "Signature: hex HMAC-SHA256 of the body",
 		Events: []string{

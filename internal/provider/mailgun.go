@@ -38,6 +38,7 @@ const mailgunTolerance = 10 * time.Minute
 func mailgun() *Provider {
 	return &Provider{
 		Name:   "mailgun",
+		Number: 6,
 		Title:  "Mailgun",
 		Scheme: "signature in the body: hex HMAC-SHA256 of timestamp and token, 10 minutes",
 		Events: []string{

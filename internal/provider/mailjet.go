@@ -26,6 +26,7 @@ import (
 func mailjet() *Provider {
 	return &Provider{
 		Name:   "mailjet",
+		Number: 16,
 		Title:  "Mailjet",
 		Scheme: "the URL's token; optionally Basic credentials",
 		Events: []string{"sent", "open", "click", "bounce", "blocked", "spam", "unsub"},

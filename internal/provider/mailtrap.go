@@ -32,6 +32,7 @@ import (
 func mailtrap() *Provider {
 	return &Provider{
 		Name:   "mailtrap",
+		Number: 19,
 		Title:  "Mailtrap",
 		Scheme: "Mailtrap-Signature: hex HMAC-SHA256 of the body; or Basic credentials",
 		Events: []string{

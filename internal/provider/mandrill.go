@@ -37,6 +37,7 @@ import (
 func mandrill() *Provider {
 	return &Provider{
 		Name:   "mandrill",
+		Number: 17,
 		Title:  "Mandrill (Mailchimp Transactional)",
 		Scheme: "X-Mandrill-Signature: base64 HMAC-SHA1 of PUBLIC_URL's address and the form",
 		Events: []string{

@@ -34,6 +34,7 @@ import (
 func phantombuster() *Provider {
 	return &Provider{
 		Name:   "phantombuster",
+		Number: 12,
 		Title:  "PhantomBuster",
 		Scheme: "the URL's token; optionally a second one in the query",
 		Events: []string{"resultObject rows"},

@@ -39,6 +39,7 @@ import (
 func postmark() *Provider {
 	return &Provider{
 		Name:   "postmark",
+		Number: 4,
 		Title:  "Postmark",
 		Scheme: "the URL's token; optionally Basic credentials, headers and client addresses",
 		Events: []string{"Delivery", "Bounce", "SpamComplaint", "Open", "Click", "SubscriptionChange"},

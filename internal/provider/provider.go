@@ -83,6 +83,7 @@ var (
 // Provider is one vendor.
 type Provider struct {
 	Name   string // in URLs and metrics, lower case
+	Number byte   // in the tokens of its sources' URLs: from 1, never changed, never used again
 	Title  string
 	Scheme string   // how requests are authenticated, in a few words
 	Events []string // the vendor's own event names that are canonical
@@ -163,6 +164,16 @@ func All() []*Provider {
 		sparkpost(),
 		mailtrap(),
 	}
+}
+
+// ByNumber finds a provider by its Number; nil when this version has none.
+func ByNumber(number byte) *Provider {
+	for _, p := range All() {
+		if p.Number == number {
+			return p
+		}
+	}
+	return nil
 }
 
 // ByName finds a provider; nil when there is none of that name.

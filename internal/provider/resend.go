@@ -30,6 +30,7 @@ import (
 func resend() *Provider {
 	return &Provider{
 		Name:   "resend",
+		Number: 8,
 		Title:  "Resend",
 		Scheme: "Standard Webhooks (svix-id, svix-timestamp, svix-signature): HMAC-SHA256, 5 minutes",
 		Events: []string{

@@ -49,6 +49,7 @@ const (
 func sendgrid() *Provider {
 	return &Provider{
 		Name:   "sendgrid",
+		Number: 5,
 		Title:  "SendGrid",
 		Scheme: "X-Twilio-Email-Event-Webhook-Signature: ECDSA P-256 of time and body, 25 hours",
 		Events: []string{

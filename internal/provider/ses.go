@@ -39,6 +39,7 @@ import (
 func ses() *Provider {
 	return &Provider{
 		Name:   "ses",
+		Number: 7,
 		Title:  "Amazon SES",
 		Scheme: "SNS signature versions 1 and 2, with the certificate of SigningCertURL; topics by topic_arns",
 		Events: []string{

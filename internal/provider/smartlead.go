@@ -37,6 +37,7 @@ import (
 func smartlead() *Provider {
 	return &Provider{
 		Name:   "smartlead",
+		Number: 10,
 		Title:  "Smartlead",
 		Scheme: "the URL's token; optionally the hook's secret_key, repeated in each body",
 		Events: []string{

@@ -34,6 +34,7 @@ import (
 func sparkpost() *Provider {
 	return &Provider{
 		Name:   "sparkpost",
+		Number: 18,
 		Title:  "SparkPost",
 		Scheme: "the URL's token; optionally Basic credentials or headers",
 		Events: []string{
