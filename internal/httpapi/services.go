@@ -107,6 +107,8 @@ type Access interface {
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (access.SourceView, error)
 	PatchSource(ctx context.Context, by access.Principal, id uuid.UUID, patch access.SourcePatch) (access.SourceView, error)
 	DeleteSource(ctx context.Context, by access.Principal, id uuid.UUID) error
+	RotateSecret(ctx context.Context, by access.Principal, id uuid.UUID, secret string, grace time.Duration) (access.Rotated, error)
+	RotateURL(ctx context.Context, by access.Principal, id uuid.UUID, grace time.Duration) (access.Rotated, error)
 	// Rejections are the recent refused requests of a source, newest first.
 	Rejections(ctx context.Context, tenant int64, id uuid.UUID) ([]access.Rejection, error)
 }
