@@ -43,6 +43,7 @@ func calendly() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyCalendly,
 		Decode:      decodeCalendly,
+		Sample:      sampleCalendly,
 	}
 }
 
@@ -96,6 +97,11 @@ func verifyCalendly(now time.Time, cfg Config, req Request) error {
 		}
 	}
 	return result
+}
+
+func sampleCalendly(s Sampling) Sample {
+	body := s.fill(`{"event":"invitee.created","created_at":"$AT","payload":{"uri":"https://api.calendly.com/scheduled_events/$ID/invitees/$ID","email":"$TO"}}`)
+	return s.signed(body, "Calendly-Webhook-Signature", "t="+s.unix()+",v1="+s.hexMAC(s.unix(), ".", string(body)))
 }
 
 func decodeCalendly(req Request) ([]event.Event, error) {

@@ -45,6 +45,7 @@ func heygen() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyHeygen,
 		Decode:      decodeHeygen,
+		Sample:      sampleHeygen,
 	}
 }
 
@@ -87,6 +88,11 @@ func verifyHexHMAC(secrets []string, got string, parts ...[]byte) error {
 		return ErrMismatch
 	}
 	return nil
+}
+
+func sampleHeygen(s Sampling) Sample {
+	body := s.fill(`{"event_type":"avatar_video.success","event_id":"$ID","event_data":{"video_id":"$ID"}}`)
+	return s.signed(body, "Heygen-Signature", s.hexMAC(string(body)))
 }
 
 func decodeHeygen(req Request) ([]event.Event, error) {

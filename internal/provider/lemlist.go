@@ -50,6 +50,7 @@ func lemlist() *Provider {
 		CheckSecret: checkLemlistSecret,
 		Verify:      verifyLemlist,
 		Decode:      decodeLemlist,
+		Sample:      sampleLemlist,
 		Refuse:      refuseLemlist,
 	}
 }
@@ -108,6 +109,14 @@ func verifyLemlist(_ time.Time, cfg Config, req Request) error {
 		}
 	}
 	return nil
+}
+
+func sampleLemlist(s Sampling) Sample {
+	body := s.fill(`{"_id":"act_$ID","type":"emailsOpened","createdAt":"$AT","leadEmail":"$TO"`)
+	if s.secret() != "" {
+		body = append(body, `,"secret":`+quoted(s.secret())...)
+	}
+	return Sample{Body: append(body, '}')}
 }
 
 func decodeLemlist(req Request) ([]event.Event, error) {

@@ -51,6 +51,7 @@ func mailgun() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailgun,
 		Decode:      decodeMailgun,
+		Sample:      sampleMailgun,
 		Nonce:       nonceMailgun,
 	}
 }
@@ -86,6 +87,11 @@ func nonceMailgun(req Request) string {
 		return ""
 	}
 	return body.token
+}
+
+func sampleMailgun(s Sampling) Sample {
+	signature := `{"signature":{"timestamp":"$UNIX","token":"$ID","signature":"` + s.hexMAC(s.unix(), s.ID) + `"},`
+	return Sample{Body: s.fill(signature + `"event-data":{"event":"opened","id":"$ID","timestamp":$UNIX.5,"recipient":"$TO","message":{"headers":{"message-id":"$ID@example.com"}}}}`)}
 }
 
 func decodeMailgun(req Request) ([]event.Event, error) {

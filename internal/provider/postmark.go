@@ -50,6 +50,7 @@ func postmark() *Provider {
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark,
 		Decode:      decodePostmark,
+		Sample:      samplePostmark,
 	}
 }
 
@@ -70,6 +71,10 @@ func verifyPostmark(_ time.Time, cfg Config, req Request) error {
 		return ErrNoSecret
 	}
 	return checkBasicAuth(req, pairs)
+}
+
+func samplePostmark(s Sampling) Sample {
+	return s.authorized(s.fill(`{"RecordType":"Open","MessageID":"$ID","Recipient":"$TO","ReceivedAt":"$AT"}`))
 }
 
 func decodePostmark(req Request) ([]event.Event, error) {

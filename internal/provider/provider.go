@@ -101,6 +101,9 @@ type Provider struct {
 	// Decode reads the verified body. An error means the body is kept as an
 	// undecodable dead letter.
 	Decode func(req Request) ([]event.Event, error)
+	// Sample makes a webhook as the vendor would send it, with the source's own
+	// secret, of an event that has happened to sampleAddress.
+	Sample func(of Sampling) Sample
 	// Mask hides a secret that the body itself carries, so that it is stored
 	// nowhere; nil when bodies carry none. The masked body still decodes.
 	Mask func(body []byte) []byte

@@ -44,7 +44,12 @@ func resend() *Provider {
 		CheckSecret: checkStandardSecret,
 		Verify:      verifyGeneric,
 		Decode:      decodeResend,
+		Sample:      sampleResend,
 	}
+}
+
+func sampleResend(s Sampling) Sample {
+	return s.standard("svix", s.fill(`{"type":"email.opened","created_at":"$AT","data":{"email_id":"$ID","to":["$TO"]}}`))
 }
 
 func decodeResend(req Request) ([]event.Event, error) {

@@ -52,6 +52,7 @@ func smartlead() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifySmartlead,
 		Decode:      decodeSmartlead,
+		Sample:      sampleSmartlead,
 		Mask:        maskSmartlead,
 	}
 }
@@ -88,6 +89,14 @@ func verifySmartlead(_ time.Time, cfg Config, req Request) error {
 		}
 	}
 	return nil
+}
+
+func sampleSmartlead(s Sampling) Sample {
+	body := s.fill(`{"event_type":"EMAIL_OPEN","event_timestamp":"$AT","stats_id":"$ID","sl_lead_email":"$TO"`)
+	if s.secret() != "" {
+		body = append(body, `,"secret_key":`+quoted(s.secret())...)
+	}
+	return Sample{Body: append(body, '}')}
 }
 
 func decodeSmartlead(req Request) ([]event.Event, error) {
