@@ -8,20 +8,9 @@ import (
 	"tallyhook/internal/fault"
 )
 
-// defaultGrace is how long the former secret or URL works when nothing else is
-// said: a day to change it at the vendor.
-const defaultGrace = 24 * time.Hour
-
-// graceBody says how long the former one goes on working.
-type graceBody struct {
-	Grace string `json:"grace,omitempty" maxLength:"32" default:"24h" example:"24h" doc:"How long the former one works on: a duration such as 90m or 24h, 0s to 720h. 0s ends it, and those before it, at once."`
-}
-
-func (b graceBody) parse() (time.Duration, error) {
-	if b.Grace == "" {
-		return defaultGrace, nil
-	}
-	d, err := time.ParseDuration(b.Grace)
+// parseGrace reads how long the former one goes on working.
+func parseGrace(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
 	if err != nil {
 		return 0, fault.BadInput(fault.Field{Location: "body.grace", Message: "must be a duration such as 90m, 24h or 0s"})
 	}
@@ -44,7 +33,7 @@ func viewRotated(r access.Rotated) rotatedSource {
 type rotateSecretInput struct {
 	IDParam
 	Body struct {
-		graceBody
+		Grace  string `json:"grace,omitempty" maxLength:"32" default:"24h" example:"24h" doc:"How long the former one works on: a duration such as 90m or 24h, 0s to 720h. 0s ends it, and those before it, at once."`
 		Secret string `json:"secret,omitempty" maxLength:"4096" doc:"The new secret, where the provider gives it out. Made where we may choose it and none is given."`
 	}
 }
@@ -54,7 +43,7 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateSecretInput) (*one[
 	if err != nil {
 		return nil, err
 	}
-	grace, err := in.Body.parse()
+	grace, err := parseGrace(in.Body.Grace)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +56,9 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateSecretInput) (*one[
 
 type rotateURLInput struct {
 	IDParam
-	Body graceBody
+	Body struct {
+		Grace string `json:"grace,omitempty" maxLength:"32" default:"24h" example:"24h" doc:"How long the former one works on: a duration such as 90m or 24h, 0s to 720h. 0s ends it, and those before it, at once."`
+	}
 }
 
 func (s *server) rotateURL(ctx context.Context, in *rotateURLInput) (*one[rotatedSource], error) {
@@ -75,7 +66,7 @@ func (s *server) rotateURL(ctx context.Context, in *rotateURLInput) (*one[rotate
 	if err != nil {
 		return nil, err
 	}
-	grace, err := in.Body.parse()
+	grace, err := parseGrace(in.Body.Grace)
 	if err != nil {
 		return nil, err
 	}

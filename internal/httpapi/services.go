@@ -66,6 +66,8 @@ type Receiver interface {
 	// SignedBy authenticates a request to the API that is signed for a source of
 	// provider generic in place of an API key.
 	SignedBy(ctx context.Context, source uuid.UUID, req provider.Request) (access.Opened, error)
+	// Try sends a sample of a source's provider the way of a webhook.
+	Try(ctx context.Context, source uuid.UUID, url string) (ingest.Trial, error)
 }
 
 // Suppressions are addresses that must not be written to.

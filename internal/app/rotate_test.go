@@ -1,0 +1,214 @@
+package app_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"tallyhook/internal/testenv"
+)
+
+// TestRotation is the story of a vendor's settings that are changed while it
+// goes on sending, for each provider: both secrets and both URLs are taken until
+// the grace time ends.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	cloud := newAWS(t)
+	server := testenv.Start(t, testenv.Options{Env: append(cloud.env(), "LOG_LEVEL=error")})
+	c := server.Client("")
+	n := 0
+	for name, v := range vendors(cloud) {
+		s := &rotationStory{providerStory{t, c, v, name, v.source(c, name), server.URL, "", "", ""}, &n}
+		s.secrets()
+		s.urls()
+	}
+	balanced(t, c)
+}
+
+type rotationStory struct {
+	providerStory
+	count *int
+}
+
+// wants sends another webhook, signed with a secret, and wants that status.
+func (s *rotationStory) wants(status int, when, secret string) {
+	s.Helper()
+	if got := s.try(secret); got != status {
+		s.Errorf("%s, %s: status %d, want %d", s.name, when, got, status)
+	}
+}
+
+func (s *rotationStory) try(secret string) int {
+	s.Helper()
+	*s.count++
+	s.n = fmt.Sprint(*s.count)
+	return s.send(ids{email: s.address()}, secret).Status
+}
+
+func (s *rotationStory) rotate(want int, what string, body map[string]any) testenv.Answer {
+	s.Helper()
+	return s.c.Post(want, "/api/sources/"+s.source.ID+"/rotate-"+what, body)
+}
+
+func (s *rotationStory) secrets() {
+	s.Helper()
+	first := s.source.Secret
+	if first == "" {
+		s.rotate(http.StatusConflict, "secret", map[string]any{"secret": "x"})
+		return
+	}
+	second := wrongSecret(s.name)
+	given := second
+	if s.name == "sendgrid" {
+		given = sendgridPublic(second)
+	}
+	if s.name != "generic" && s.name != "calendly" {
+		a := s.rotate(http.StatusBadRequest, "secret", map[string]any{"grace": "1h"})
+		if got := a.At("errors.0.location").Text(); got != "body.secret" {
+			s.Errorf("%s, without a secret: %s", s.name, a.Body)
+		}
+	}
+	a := s.rotate(http.StatusOK, "secret", map[string]any{"grace": "24h", "secret": given})
+	if strings.Contains(string(a.Body), given) || a.At("data.url").Text() != "" {
+		s.Errorf("%s: a secret that was given is shown: %s", s.name, a.Body)
+	}
+	s.wants(http.StatusOK, "the former secret in its grace time", first)
+	s.wants(http.StatusOK, "the new secret", second)
+	a = s.rotate(http.StatusBadRequest, "secret", map[string]any{"grace": "0s", "secret": given})
+	if got := a.At("errors.0.message").Text(); got != "is the present one" {
+		s.Errorf("%s: %s", s.name, a.Body)
+	}
+
+	// Back to the first one, with no grace for the second.
+	given = first
+	s.rotate(http.StatusOK, "secret", map[string]any{"grace": "0s", "secret": given})
+	s.wants(http.StatusOK, "the first secret again", first)
+	s.wants(s.refusal(), "the second secret without grace", second)
+}
+
+// refusal is how a provider is told that its signature is wrong.
+func (*rotationStory) refusal() int { return http.StatusUnauthorized }
+
+func (s *rotationStory) urls() {
+	s.Helper()
+	former := s.source.Path
+	a := s.rotate(http.StatusOK, "url", map[string]any{})
+	ends, err := time.Parse(time.RFC3339Nano, a.At("data.former_ends_at").Text())
+	if left := time.Until(ends); err != nil || left < 12*time.Hour || left > 24*time.Hour {
+		s.Errorf("%s: without a grace: %s", s.name, a.Body)
+	}
+	_, token, _ := strings.Cut(a.At("data.url").Text(), "/webhooks/")
+	current := "/webhooks/" + token
+	for _, path := range []string{former, current} {
+		s.source.Path = path
+		s.wants(http.StatusOK, "in the grace time", s.source.Secret)
+	}
+	s.rotate(http.StatusOK, "url", map[string]any{"grace": "0s"})
+	for _, path := range []string{former, current} {
+		s.source.Path = path
+		if got := s.try(s.source.Secret); got == http.StatusOK || (s.name == "lemlist" && got == http.StatusNotFound) {
+			s.Errorf("%s: an ended URL is answered %d", s.name, got)
+		}
+	}
+}
+
+// TestRotationRunsOut: a grace time ends by itself, for a made secret and a URL.
+func TestRotationRunsOut(t *testing.T) {
+	t.Parallel()
+	server := testenv.Start(t, testenv.Options{Env: []string{"LOG_LEVEL=error"}})
+	c := server.Client("")
+	v := vendors(nil)["generic"]
+	n := 0
+	s := &rotationStory{providerStory{t, c, v, "generic", v.source(c, "generic"), server.URL, "", "", ""}, &n}
+	first := s.source.Secret
+	a := s.rotate(http.StatusOK, "secret", map[string]any{"grace": "1s"})
+	second := a.At("data.secret").Text()
+	if !strings.HasPrefix(second, "whsec_") || second == first {
+		t.Fatalf("got %s", a.Body)
+	}
+	testenv.Eventually(t, time.Minute, "the former secret is refused", func() bool { return s.try(first) == http.StatusUnauthorized })
+	s.wants(http.StatusOK, "the new secret", second)
+
+	a = s.rotate(http.StatusOK, "url", map[string]any{"grace": "1s"})
+	testenv.Eventually(t, time.Minute, "the former URL is refused", func() bool { return s.try(second) == http.StatusNotFound })
+	_, token, _ := strings.Cut(a.At("data.url").Text(), "/webhooks/")
+	s.source.Path = "/webhooks/" + token
+	s.wants(http.StatusOK, "the new URL", second)
+
+	for _, grace := range []string{"-1s", "721h", "a day", "30d"} {
+		for _, what := range []string{"secret", "url"} {
+			a := s.rotate(http.StatusBadRequest, what, map[string]any{"grace": grace})
+			if got := a.At("errors.0.location").Text(); got != "body.grace" {
+				t.Errorf("grace %q: %s", grace, a.Body)
+			}
+		}
+	}
+	c.Post(http.StatusNotFound, "/api/sources/01936000-0000-7000-8000-000000000001/rotate-url", map[string]any{})
+	reader := server.Client(c.Post(http.StatusCreated, "/api/keys", map[string]any{"name": "r", "scopes": []string{"events:read"}}).At("data.key").Text())
+	reader.Post(http.StatusForbidden, "/api/sources/"+s.source.ID+"/rotate-url", map[string]any{})
+	reader.Do(http.StatusForbidden, http.MethodPost, "/api/sources/"+s.source.ID+"/test", nil)
+}
+
+// TestSourceTest: each source can be tried with a sample, which tells the truth
+// and leaves no effect.
+func TestSourceTest(t *testing.T) {
+	t.Parallel()
+	cloud := newAWS(t)
+	server := testenv.Start(t, testenv.Options{Env: append(cloud.env(), "LOG_LEVEL=error")})
+	c := server.Client("")
+	for name, v := range vendors(cloud) {
+		source := v.source(c, name)
+		path := "/api/sources/" + source.ID
+		for range 2 { // each sample is an event of its own
+			a := c.Do(http.StatusOK, http.MethodPost, path+"/test", nil).At("data")
+			signed := a.At("signed").Text() == "true"
+			if a.At("outcome").Text() != "ignored" || a.At("status").Int() != 200 || signed != (name != "sendgrid" && name != "ses") {
+				t.Errorf("%s: got %v", name, a)
+			}
+			if got := a.At("event_type").Text(); (got == "") != (name == "hubspot") {
+				t.Errorf("%s: read as %q", name, got)
+			}
+			e := c.Get("/api/events/" + a.At("event_id").Text()).At("data")
+			if e.At("state").Text() != "ignored" || e.At("event_type").Text() != "" || e.At("source_id").Text() != source.ID || e.At("duplicates").Int() != 0 {
+				t.Errorf("%s: the event is %v", name, e)
+			}
+			if source.Secret != "" && strings.Contains(fmt.Sprint(e), source.Secret) {
+				t.Errorf("%s: the secret is in the event", name)
+			}
+		}
+		shown := c.Get(path).At("data")
+		if shown.At("received").Int() != 2 || shown.At("rejected").Int() != 0 || shown.At("last_received_at").Text() == "" || shown.At("last_rejected_at").Text() != "" {
+			t.Errorf("%s: the source is %v", name, shown)
+		}
+	}
+	if rows := c.Rows("/api/suppressions"); len(rows) != 0 {
+		t.Errorf("%d addresses are suppressed", len(rows))
+	}
+
+	// What would be refused is told, and is no rejection.
+	for name, source := range map[string]map[string]any{
+		"NoSecret": {"provider": "hubspot", "name": "s"},
+		"NoKey":    {"provider": "sendgrid", "name": "s"},
+		"TwoWays":  {"provider": "instantly", "name": "s", "secret": "x", "settings": map[string]any{"basic_auth": "a:b"}},
+	} {
+		path := "/api/sources/" + c.Post(http.StatusCreated, "/api/sources", source).At("data.id").Text()
+		a := c.Do(http.StatusOK, http.MethodPost, path+"/test", nil)
+		if a.At("data.outcome").Text() != "refused" || a.At("data.status").Int() != 401 || a.At("data.event_id").Text() != "" || a.At("data.detail").Text() == "" {
+			t.Errorf("%s: %s", name, a.Body)
+		}
+		if got := c.Get(path).At("data.rejected").Int(); got != 0 {
+			t.Errorf("%s: %d rejections", name, got)
+		}
+	}
+	// A sender's public key signs nothing here.
+	public := c.Post(http.StatusCreated, "/api/sources", map[string]any{
+		"provider": "generic", "name": "s", "secret": "whpk_MCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+	})
+	a := c.Do(http.StatusOK, http.MethodPost, "/api/sources/"+public.At("data.id").Text()+"/test", nil)
+	if a.At("data.signed").Text() != "false" || a.At("data.outcome").Text() != "ignored" {
+		t.Errorf("a public key: %s", a.Body)
+	}
+	balanced(t, c)
+}
