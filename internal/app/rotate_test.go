@@ -212,3 +212,50 @@ func TestSourceTest(t *testing.T) {
 	}
 	balanced(t, c)
 }
+
+// TestRotatedWhileDatabaseIsAway: a replica that starts without the database
+// takes both secrets and both URLs from its snapshot; what it does not know it
+// refuses in the vendor's dialect, since the token says whose it is.
+func TestRotatedWhileDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2)
+	client := c.client(0)
+	v := vendors(nil)["generic"]
+	n := 0
+	s := &rotationStory{providerStory{t, client, v, "generic", v.source(client, "generic"), c.replicas[0].url, "", "", ""}, &n}
+	a := s.rotate(http.StatusOK, "secret", map[string]any{"grace": "720h"})
+	secrets := []string{s.source.Secret, a.At("data.secret").Text()}
+	_, token, _ := strings.Cut(s.rotate(http.StatusOK, "url", map[string]any{"grace": "720h"}).At("data.url").Text(), "/webhooks/")
+	paths := []string{s.source.Path, "/webhooks/" + token}
+
+	late := c.replicas[1]
+	c.stop(late) // which writes its snapshot
+	c.start(late)
+	c.stop(late)
+	dialect := map[string]int{"brevo": http.StatusTooManyRequests, "postmark": http.StatusServiceUnavailable}
+	unknown := map[string]testenv.Source{}
+	for name := range dialect {
+		unknown[name] = vendors(nil)[name].source(client, name)
+	}
+	c.must(c.pg.Kill())
+	c.start(late)
+	away := testenv.NewClient(t, late.url, "")
+	defer away.Close()
+	s.c = away
+	for _, path := range paths {
+		for _, secret := range secrets {
+			s.source.Path = path
+			s.wants(http.StatusOK, "without the database", secret)
+		}
+	}
+	s.wants(http.StatusUnauthorized, "without the database", wrongSecret("generic"))
+	for name, status := range dialect {
+		a := away.Do(status, http.MethodPost, unknown[name].Path, "{}")
+		if a.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After: %s", name, a.Body)
+		}
+	}
+	c.pg.Restart(t)
+	c.settled()
+	c.balanced()
+}
