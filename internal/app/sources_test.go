@@ -3,10 +3,13 @@ package app_test
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"tallyhook/internal/provider"
 	"tallyhook/internal/testenv"
 )
 
@@ -258,4 +261,121 @@ func TestRotatedWhileDatabaseIsAway(t *testing.T) {
 	c.pg.Restart(t)
 	c.settled()
 	c.balanced()
+}
+
+// TestProvidersAreListed: each provider says how it is set up, and has a page
+// that says more, how it is tried and rotated too.
+func TestProvidersAreListed(t *testing.T) {
+	t.Parallel()
+	server := testenv.Start(t, testenv.Options{Env: []string{"LOG_LEVEL=error"}})
+	rows := server.Client("").Get("/api/providers").At("data").List()
+	if len(rows) != len(provider.All()) || len(rows) != 19 {
+		t.Fatalf("%d providers are listed", len(rows))
+	}
+	for i, p := range provider.All() {
+		row := rows[i]
+		if row.At("name").Text() != p.Name || row.At("title").Text() != p.Title || row.At("scheme").Text() != p.Scheme ||
+			row.At("setup").Text() != p.Setup || len(row.At("events").List()) != len(p.Events) {
+			t.Errorf("%s: got %v", p.Name, row)
+		}
+		page, err := os.ReadFile(filepath.Join(testenv.Root(), "docs", "providers", p.Name+".md"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		wants := []string{"# ", "## Set up", "\"provider\":\"" + p.Name + "\"", "## Test and rotate", "/test`", "/rotate-url`"}
+		if p.Name != "ses" {
+			wants = append(wants, "/rotate-secret`")
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(page), want) {
+				t.Errorf("the page of %s does not say %q", p.Name, want)
+			}
+		}
+	}
+	server.Client("wrong").Do(http.StatusUnauthorized, http.MethodGet, "/api/providers", nil)
+}
+
+// TestSourceSettingsAreChecked: what could never be met is refused, by its name.
+func TestSourceSettingsAreChecked(t *testing.T) {
+	t.Parallel()
+	server := testenv.Start(t, testenv.Options{Env: []string{"LOG_LEVEL=error"}})
+	c := server.Client("")
+	made := c.Post(http.StatusCreated, "/api/sources", map[string]any{"provider": "postmark", "name": "s"}).At("data.id").Text()
+	for name, tt := range map[string]struct{ settings, want string }{
+		"BasicAuth":   {`{"basic_auth":"nobody"}`, "body.settings.basic_auth"},
+		"Headers":     {`{"headers":{"a b":"c"}}`, "body.settings.headers"},
+		"HeaderType":  {`{"headers":{"X-A":1}}`, "body.settings.headers"},
+		"CIDRs":       {`{"allowed_cidrs":["10.0.0.0/33"]}`, "body.settings.allowed_cidrs"},
+		"CIDRsType":   {`{"allowed_cidrs":"10.0.0.0/8"}`, "body.settings.allowed_cidrs"},
+		"Topics":      {`{"topic_arns":["mail"]}`, "body.settings.topic_arns"},
+		"Agents":      {`{"agents":{"1":{"event_type":"danced"}}}`, "body.settings.agents"},
+		"AgentsEmpty": {`{"agents":{"1":{}}}`, "body.settings.agents"},
+		"Streams":     {`{"accept":{"streams":[" a"]}}`, "body.settings.accept"},
+		"Tags":        {`{"accept":{"tags":[""]}}`, "body.settings.accept"},
+		"Campaigns":   {`{"accept":{"campaigns":["c"]}}`, "body.settings.accept"}, // Postmark tells none
+		"AcceptOther": {`{"accept":{"colours":["red"]}}`, "body.settings.accept"},
+		"OnUnmatched": {`{"on_unmatched":"drop"}`, "body.settings.on_unmatched"},
+		"Unknown":     {`{"colour":"red"}`, "body.settings.colour"},
+	} {
+		for path, ask := range map[string]struct{ method, body string }{
+			"/api/sources":         {http.MethodPost, `{"provider":"postmark","name":"s","settings":` + tt.settings + `}`},
+			"/api/sources/" + made: {http.MethodPatch, `{"settings":` + tt.settings + `}`},
+		} {
+			a := c.Do(http.StatusBadRequest, ask.method, path, ask.body)
+			if got := a.At("errors.0.location").Text(); !strings.HasPrefix(got, tt.want) || a.At("errors.0.message").Text() == "" {
+				t.Errorf("%s, %s: %s", ask.method, name, a.Body)
+			}
+		}
+	}
+	settings := map[string]any{
+		"basic_auth": "ada:a-password", "headers": map[string]string{"X-Team": "blue-value"}, "allowed_cidrs": []string{"10.0.0.0/8"},
+		"topic_arns": []string{}, "agents": map[string]any{}, "accept": map[string]any{"streams": []string{"outreach"}}, "on_unmatched": "ignore",
+	}
+	c.Do(http.StatusOK, http.MethodPatch, "/api/sources/"+made, map[string]any{"settings": settings})
+	for _, a := range []testenv.Answer{c.Get("/api/sources/" + made), c.Get("/api/sources")} {
+		if text := string(a.Body); strings.Contains(text, "a-password") || strings.Contains(text, "blue-value") || !strings.Contains(text, "outreach") {
+			t.Errorf("got %s", text)
+		}
+	}
+	c.Do(http.StatusNoContent, http.MethodDelete, "/api/sources/"+made, nil)
+	c.Do(http.StatusNotFound, http.MethodGet, "/api/sources/"+made, nil)
+	c.Do(http.StatusNotFound, http.MethodPost, "/api/sources/"+made+"/test", nil)
+}
+
+// TestRejectionsAreShown: a source shows its refused requests, by the names of
+// their headers, and what it has taken.
+func TestRejectionsAreShown(t *testing.T) {
+	t.Parallel()
+	server := testenv.Start(t, testenv.Options{Env: []string{"LOG_LEVEL=error"}})
+	c := server.Client("")
+	v := vendors(nil)["hubspot"]
+	n := 0
+	s := &rotationStory{providerStory{t, c, v, "hubspot", v.source(c, "hubspot"), server.URL, "", "", ""}, &n}
+	path := "/api/sources/" + s.source.ID
+	if a := c.Get(path).At("data"); a.At("received").Int() != 0 || a.At("rejected").Int() != 0 || a.At("last_received_at").Text() != "" || a.At("last_rejected_at").Text() != "" {
+		t.Errorf("a new source is %v", a)
+	}
+	s.wants(http.StatusOK, "the right secret", s.source.Secret)
+	const refused = 60
+	for range refused {
+		s.wants(http.StatusUnauthorized, "the wrong secret", wrongSecret("hubspot"))
+	}
+	for _, a := range []testenv.Value{c.Get(path).At("data"), c.Get("/api/sources").At("data.0")} {
+		if a.At("received").Int() != 1 || a.At("rejected").Int() != refused || a.At("last_received_at").Text() == "" || a.At("last_rejected_at").Text() == "" {
+			t.Errorf("the source is %v", a)
+		}
+	}
+	rows := c.Get(path + "/rejections").At("data").List()
+	if len(rows) != 50 { // they are bounded
+		t.Fatalf("%d rejections are kept", len(rows))
+	}
+	last := rows[0]
+	text := fmt.Sprint(last)
+	if last.At("status").Int() != 401 || last.At("reason").Text() == "" || last.At("at").Text() == "" || !strings.Contains(text, "X-Hubspot-Signature-V3") {
+		t.Errorf("got %v", last)
+	}
+	if strings.Contains(text, "application/json") { // a header's value
+		t.Errorf("a header's value is kept: %v", last)
+	}
 }
