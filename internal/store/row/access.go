@@ -35,11 +35,11 @@ func ScanSource(sc Scanner, r *store.Source) (seq int64, err error) {
 	return seq, nil
 }
 
-// FormerTokenColumns are those of a token that a source's URL had before.
-const FormerTokenColumns = `seq, token_hash, source_id, ends_at`
+// FormerColumns are those of a token that a source's URL had before.
+const FormerColumns = `seq, token_hash, source_id, ends_at`
 
-// ScanFormerToken reads a former token by FormerTokenColumns, and what follows them.
-func ScanFormerToken(sc Scanner, f *store.FormerToken, more ...any) (seq int64, err error) {
+// ScanFormer reads a former token by FormerColumns, and what follows them.
+func ScanFormer(sc Scanner, f *store.FormerToken, more ...any) (seq int64, err error) {
 	var hash, source []byte
 	var ends int64
 	if err := sc.Scan(append([]any{&seq, &hash, &source, &ends}, more...)...); err != nil {

@@ -136,8 +136,8 @@ func (s *Store) SourceByToken(ctx context.Context, hash [32]byte) (store.Source,
 	}
 	var former store.FormerToken
 	var tenant int64
-	ferr := s.read(ctx, "find former token", `SELECT `+row.FormerTokenColumns+`, tenant_id FROM former_token WHERE token_hash = ?1`, func(sc row.Scanner) error {
-		_, err := row.ScanFormerToken(sc, &former, &tenant)
+	ferr := s.read(ctx, "find former token", `SELECT `+row.FormerColumns+`, tenant_id FROM former_token WHERE token_hash = ?1`, func(sc row.Scanner) error {
+		_, err := row.ScanFormer(sc, &former, &tenant)
 		return err
 	}, hash[:])
 	switch {
@@ -156,10 +156,10 @@ func (s *Store) SourceByToken(ctx context.Context, hash [32]byte) (store.Source,
 func (s *Store) FormerTokens(ctx context.Context, after int64, n int) ([]store.FormerToken, int64, error) {
 	var rows []store.FormerToken
 	var seqs []int64
-	err := s.read(ctx, "list former tokens", `SELECT `+row.FormerTokenColumns+` FROM former_token WHERE ends_at > ?1 AND seq > ?2 ORDER BY seq LIMIT ?3`,
+	err := s.read(ctx, "list former tokens", `SELECT `+row.FormerColumns+` FROM former_token WHERE ends_at > ?1 AND seq > ?2 ORDER BY seq LIMIT ?3`,
 		func(sc row.Scanner) error {
 			var f store.FormerToken
-			seq, err := row.ScanFormerToken(sc, &f)
+			seq, err := row.ScanFormer(sc, &f)
 			rows, seqs = append(rows, f), append(seqs, seq)
 			return err
 		}, row.US(s.opt.Now()), after, n+1)
