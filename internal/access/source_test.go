@@ -212,8 +212,8 @@ func TestGuessedTokenCostsNoLookup(t *testing.T) {
 	}
 	before := f.store.total()
 	for name, guess := range map[string]string{
-		"Empty": "", "Short": token[:53], "Long": token + "A", "Zeros": strings.Repeat("A", 54), "FirstByte": flip(0),
-		"LastByte": flip(52), "Newline": token[:53] + "\n", "Padded": token + "=",
+		"Empty": "", "Short": token[:54], "Long": token + "A", "Zeros": strings.Repeat("A", 55), "ZerosOld": strings.Repeat("A", 54), "FirstByte": flip(0),
+		"LastByte": flip(53), "Number": flip(43), "Newline": token[:54] + "\n", "Padded": token + "=",
 		"OtherServer": strings.TrimPrefix(mustURL(t, s), "https://events.example.com/webhooks/"),
 	} {
 		_, err := f.SourceByToken(t.Context(), guess)
@@ -224,7 +224,7 @@ func TestGuessedTokenCostsNoLookup(t *testing.T) {
 	}
 	// A token has one spelling: the spare bits of its last character are zero.
 	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
-		if guess := token[:53] + string(c); guess != token && f.CheckToken(guess) {
+		if guess := token[:54] + string(c); guess != token && f.CheckToken(guess) {
 			t.Errorf("a second spelling passes: %q", c)
 		}
 	}
@@ -465,21 +465,24 @@ func TestWrongSecretsKey(t *testing.T) {
 
 // goldenToken was made with the key of options(_, 1). Tokens are in vendors'
 // settings: one that was given out must be accepted by every later version.
-const goldenToken = "2yKl9dCH7U5zYESn-hfDMzu9rpiCVpamt0221f4Z0DsypxZguwEu9A"
+const goldenOldToken = "2yKl9dCH7U5zYESn-hfDMzu9rpiCVpamt0221f4Z0DsypxZguwEu9A"
+
+// goldenToken is one that says its provider, made with the same key.
+const goldenToken = "Q6QMr0p7R1oYXI4OFPqj1eNZuhBYkoyveLIGFpt1eNQJYE20x5wsVJI"
 
 func FuzzParseToken(f *testing.F) {
 	s, err := access.New(newMemory(), options(&clock{}, 1))
 	if err != nil {
 		f.Fatal(err)
 	}
-	if !s.CheckToken(goldenToken) {
+	if !s.CheckToken(goldenToken) || !s.CheckToken(goldenOldToken) {
 		f.Fatal("the golden token is refused")
 	}
-	for _, seed := range []string{"", goldenToken, goldenToken[:53], goldenToken + "=", strings.Repeat("A", 54), "thk_", "\x00\xff"} {
+	for _, seed := range []string{"", goldenToken, goldenOldToken, goldenToken[:54], goldenOldToken[:53], goldenToken + "=", strings.Repeat("A", 54), "thk_", "\x00\xff"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, guess string) {
-		if s.CheckToken(guess) && guess != goldenToken {
+		if s.CheckToken(guess) && guess != goldenToken && guess != goldenOldToken {
 			t.Errorf("a guess passes: %q", guess)
 		}
 		if _, err := s.Authenticate(t.Context(), guess); !fault.Is(err, fault.Unauthenticated) {

@@ -32,6 +32,7 @@ import (
 func heygen() *Provider {
 	return &Provider{
 		Name:   "heygen",
+		Number: 13,
 		Title:  "HeyGen",
 		Scheme: "Heygen-Signature or Signature: hex HMAC-SHA256 of the body",
 		Events: []string{
@@ -44,6 +45,7 @@ func heygen() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyHeygen,
 		Decode:      decodeHeygen,
+		Sample:      sampleHeygen,
 	}
 }
 
@@ -86,6 +88,11 @@ func verifyHexHMAC(secrets []string, got string, parts ...[]byte) error {
 		return ErrMismatch
 	}
 	return nil
+}
+
+func sampleHeygen(s Sampling) Sample {
+	body := s.fill(`{"event_type":"avatar_video.success","event_id":"$ID","event_data":{"video_id":"$ID"}}`)
+	return s.signed(body, "Heygen-Signature", s.hexMAC(string(body)))
 }
 
 func decodeHeygen(req Request) ([]event.Event, error) {

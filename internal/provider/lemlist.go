@@ -34,6 +34,7 @@ func lemlist() *Provider {
 	return &Provider{
 		Mask:   maskLemlist,
 		Name:   "lemlist",
+		Number: 2,
 		Title:  "lemlist",
 		Scheme: "the URL's token; optionally the hook's secret, repeated in each body",
 		Events: []string{
@@ -49,6 +50,7 @@ func lemlist() *Provider {
 		CheckSecret: checkLemlistSecret,
 		Verify:      verifyLemlist,
 		Decode:      decodeLemlist,
+		Sample:      sampleLemlist,
 		Refuse:      refuseLemlist,
 	}
 }
@@ -107,6 +109,14 @@ func verifyLemlist(_ time.Time, cfg Config, req Request) error {
 		}
 	}
 	return nil
+}
+
+func sampleLemlist(s Sampling) Sample {
+	body := s.fill(`{"_id":"act_$ID","type":"emailsOpened","createdAt":"$AT","leadEmail":"$TO"`)
+	if s.secret() != "" {
+		body = append(body, `,"secret":`+quoted(s.secret())...)
+	}
+	return Sample{Body: append(body, '}')}
 }
 
 func decodeLemlist(req Request) ([]event.Event, error) {

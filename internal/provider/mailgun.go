@@ -38,6 +38,7 @@ const mailgunTolerance = 10 * time.Minute
 func mailgun() *Provider {
 	return &Provider{
 		Name:   "mailgun",
+		Number: 6,
 		Title:  "Mailgun",
 		Scheme: "signature in the body: hex HMAC-SHA256 of timestamp and token, 10 minutes",
 		Events: []string{
@@ -50,6 +51,7 @@ func mailgun() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailgun,
 		Decode:      decodeMailgun,
+		Sample:      sampleMailgun,
 		Nonce:       nonceMailgun,
 	}
 }
@@ -85,6 +87,11 @@ func nonceMailgun(req Request) string {
 		return ""
 	}
 	return body.token
+}
+
+func sampleMailgun(s Sampling) Sample {
+	signature := `{"signature":{"timestamp":"$UNIX","token":"$ID","signature":"` + s.hexMAC(s.unix(), s.ID) + `"},`
+	return Sample{Body: s.fill(signature + `"event-data":{"event":"opened","id":"$ID","timestamp":$UNIX.5,"recipient":"$TO","message":{"headers":{"message-id":"$ID@example.com"}}}}`)}
 }
 
 func decodeMailgun(req Request) ([]event.Event, error) {

@@ -32,6 +32,7 @@ import (
 func mailtrap() *Provider {
 	return &Provider{
 		Name:   "mailtrap",
+		Number: 19,
 		Title:  "Mailtrap",
 		Scheme: "Mailtrap-Signature: hex HMAC-SHA256 of the body; or Basic credentials",
 		Events: []string{
@@ -44,6 +45,7 @@ func mailtrap() *Provider {
 		CheckSecret: checkMailtrapSecret,
 		Verify:      verifyMailtrap,
 		Decode:      decodeMailtrap,
+		Sample:      sampleMailtrap,
 	}
 }
 
@@ -81,6 +83,14 @@ func verifyMailtrap(_ time.Time, cfg Config, req Request) error {
 		return checkBasicAuth(req, pairs)
 	}
 	return err
+}
+
+func sampleMailtrap(s Sampling) Sample {
+	body := s.fill(`{"events":[{"event":"open","event_id":"$ID","timestamp":$UNIX,"message_id":"$ID","email":"$TO"}]}`)
+	if strings.Contains(s.secret(), ":") {
+		return s.authorized(body)
+	}
+	return s.signed(body, "Mailtrap-Signature", s.hexMAC(string(body)))
 }
 
 func decodeMailtrap(req Request) ([]event.Event, error) {

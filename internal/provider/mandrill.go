@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha1" //nolint:gosec // the vendor's scheme; HMAC does not rest on collision resistance
+	"encoding/base64"
 	"errors"
 	"net/url"
 	"slices"
@@ -37,6 +38,7 @@ import (
 func mandrill() *Provider {
 	return &Provider{
 		Name:   "mandrill",
+		Number: 17,
 		Title:  "Mandrill (Mailchimp Transactional)",
 		Scheme: "X-Mandrill-Signature: base64 HMAC-SHA1 of PUBLIC_URL's address and the form",
 		Events: []string{
@@ -49,6 +51,7 @@ func mandrill() *Provider {
 		CheckSecret: checkMandrillSecret,
 		Verify:      verifyMandrill,
 		Decode:      decodeMandrill,
+		Sample:      sampleMandrill,
 	}
 }
 
@@ -130,6 +133,17 @@ func mandrillURLs(req Request) []string {
 		urls = append(urls, scheme+"://"+escaped+"@"+rest)
 	}
 	return urls
+}
+
+func sampleMandrill(s Sampling) Sample {
+	events := string(s.fill(`[{"event":"open","ts":$UNIX,"_id":"$ID","msg":{"_id":"$ID","email":"$TO"}}]`))
+	sum := mac(sha1.New, []byte(s.secret()), s.URL, "mandrill_events", events)
+	return Sample{
+		Body: []byte(url.Values{"mandrill_events": {events}}.Encode()),
+		Header: map[string]string{
+			"Content-Type": "application/x-www-form-urlencoded", "X-Mandrill-Signature": base64.StdEncoding.EncodeToString(sum),
+		},
+	}
 }
 
 func decodeMandrill(req Request) ([]event.Event, error) {

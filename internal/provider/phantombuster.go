@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,7 @@ import (
 func phantombuster() *Provider {
 	return &Provider{
 		Name:   "phantombuster",
+		Number: 12,
 		Title:  "PhantomBuster",
 		Scheme: "the URL's token; optionally a second one in the query",
 		Events: []string{"resultObject rows"},
@@ -44,6 +47,7 @@ func phantombuster() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyPhantombuster,
 		Decode:      decodePhantombuster,
+		Sample:      samplePhantombuster,
 	}
 }
 
@@ -91,6 +95,20 @@ func verifyPhantombuster(_ time.Time, cfg Config, req Request) error {
 		return ErrMismatch
 	}
 	return nil
+}
+
+// samplePhantombuster is a run of the first agent of the settings.
+func samplePhantombuster(s Sampling) Sample {
+	agent := "sample"
+	if named := slices.Sorted(maps.Keys(s.Config.Settings.Agents)); len(named) > 0 {
+		agent = named[0]
+	}
+	rows := string(s.fill(`[{"profileUrl":"https://www.linkedin.com/in/sample-$ID","email":"$TO"}]`))
+	out := Sample{Body: append([]byte(`{"agentId":`+quoted(agent)+`,"resultObject":`+quoted(rows)), s.fill(`,"containerId":"$ID","exitMessage":"finished"}`)...)}
+	if s.secret() != "" {
+		out.URL = s.URL + "?token=" + url.QueryEscape(s.secret())
+	}
+	return out
 }
 
 func decodePhantombuster(req Request) ([]event.Event, error) {

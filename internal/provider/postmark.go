@@ -39,6 +39,7 @@ import (
 func postmark() *Provider {
 	return &Provider{
 		Name:   "postmark",
+		Number: 4,
 		Title:  "Postmark",
 		Scheme: "the URL's token; optionally Basic credentials, headers and client addresses",
 		Events: []string{"Delivery", "Bounce", "SpamComplaint", "Open", "Click", "SubscriptionChange"},
@@ -49,6 +50,7 @@ func postmark() *Provider {
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark,
 		Decode:      decodePostmark,
+		Sample:      samplePostmark,
 	}
 }
 
@@ -69,6 +71,10 @@ func verifyPostmark(_ time.Time, cfg Config, req Request) error {
 		return ErrNoSecret
 	}
 	return checkBasicAuth(req, pairs)
+}
+
+func samplePostmark(s Sampling) Sample {
+	return s.authorized(s.fill(`{"RecordType":"Open","MessageID":"$ID","Recipient":"$TO","ReceivedAt":"$AT"}`))
 }
 
 func decodePostmark(req Request) ([]event.Event, error) {

@@ -83,6 +83,7 @@ var (
 // Provider is one vendor.
 type Provider struct {
 	Name   string // in URLs and metrics, lower case
+	Number byte   // in the tokens of its sources' URLs: from 1, never changed, never used again
 	Title  string
 	Scheme string   // how requests are authenticated, in a few words
 	Events []string // the vendor's own event names that are canonical
@@ -100,6 +101,9 @@ type Provider struct {
 	// Decode reads the verified body. An error means the body is kept as an
 	// undecodable dead letter.
 	Decode func(req Request) ([]event.Event, error)
+	// Sample makes a webhook as the vendor would send it, with the source's own
+	// secret, of an event that has happened to sampleAddress.
+	Sample func(of Sampling) Sample
 	// Mask hides a secret that the body itself carries, so that it is stored
 	// nowhere; nil when bodies carry none. The masked body still decodes.
 	Mask func(body []byte) []byte
@@ -163,6 +167,16 @@ func All() []*Provider {
 		sparkpost(),
 		mailtrap(),
 	}
+}
+
+// ByNumber finds a provider by its Number; nil when this version has none.
+func ByNumber(number byte) *Provider {
+	for _, p := range All() {
+		if p.Number == number {
+			return p
+		}
+	}
+	return nil
 }
 
 // ByName finds a provider; nil when there is none of that name.

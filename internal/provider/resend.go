@@ -30,6 +30,7 @@ import (
 func resend() *Provider {
 	return &Provider{
 		Name:   "resend",
+		Number: 8,
 		Title:  "Resend",
 		Scheme: "Standard Webhooks (svix-id, svix-timestamp, svix-signature): HMAC-SHA256, 5 minutes",
 		Events: []string{
@@ -43,7 +44,12 @@ func resend() *Provider {
 		CheckSecret: checkStandardSecret,
 		Verify:      verifyGeneric,
 		Decode:      decodeResend,
+		Sample:      sampleResend,
 	}
+}
+
+func sampleResend(s Sampling) Sample {
+	return s.standard("svix", s.fill(`{"type":"email.opened","created_at":"$AT","data":{"email_id":"$ID","to":["$TO"]}}`))
 }
 
 func decodeResend(req Request) ([]event.Event, error) {

@@ -49,6 +49,7 @@ const (
 func sendgrid() *Provider {
 	return &Provider{
 		Name:   "sendgrid",
+		Number: 5,
 		Title:  "SendGrid",
 		Scheme: "X-Twilio-Email-Event-Webhook-Signature: ECDSA P-256 of time and body, 25 hours",
 		Events: []string{
@@ -62,6 +63,7 @@ func sendgrid() *Provider {
 		CheckSecret: checkSendgridSecret,
 		Verify:      verifySendgrid,
 		Decode:      decodeSendgrid,
+		Sample:      sampleSendgrid,
 	}
 }
 
@@ -135,6 +137,13 @@ func verifySendgrid(now time.Time, cfg Config, req Request) error {
 		}
 	}
 	return ErrMismatch
+}
+
+func sampleSendgrid(s Sampling) Sample {
+	return Sample{
+		Body:     s.fill("[{\"event\":\"open\",\"email\":\"$TO\",\"timestamp\":$UNIX,\"sg_event_id\":\"$ID\",\"sg_message_id\":\"$ID.filter1.2\"}]\r\n"),
+		Unsigned: "the source has SendGrid's public key, and only SendGrid can sign; use Test Your Integration on its page of event webhooks",
+	}
 }
 
 func decodeSendgrid(req Request) ([]event.Event, error) {

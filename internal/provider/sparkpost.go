@@ -34,6 +34,7 @@ import (
 func sparkpost() *Provider {
 	return &Provider{
 		Name:   "sparkpost",
+		Number: 18,
 		Title:  "SparkPost",
 		Scheme: "the URL's token; optionally Basic credentials or headers",
 		Events: []string{
@@ -48,7 +49,12 @@ func sparkpost() *Provider {
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark, // Basic credentials
 		Decode:      decodeSparkpost,
+		Sample:      sampleSparkpost,
 	}
+}
+
+func sampleSparkpost(s Sampling) Sample {
+	return s.authorized(s.fill(`[{"msys":{"track_event":{"type":"open","event_id":"$N","timestamp":"$UNIX","transmission_id":"$N","rcpt_to":"$TO"}}}]`))
 }
 
 func decodeSparkpost(req Request) ([]event.Event, error) {

@@ -54,7 +54,18 @@ type Source struct {
 	DeletedAt      time.Time // sources are soft-deleted
 	Received       int64     // events accepted, duplicates included
 	LastReceivedAt time.Time
+	TokenEndsAt    time.Time // set by SourceByToken alone: the token is a former one and works until then
 }
+
+// FormerToken is a token that a source's URL had before.
+type FormerToken struct {
+	Hash   [32]byte
+	Source uuid.UUID
+	EndsAt time.Time // it works until then
+}
+
+// FormerTokenKept is how long it is known whose a token was after it has ended.
+const FormerTokenKept = 30 * 24 * time.Hour
 
 // Result is what became of one submitted event.
 type Result struct {

@@ -108,7 +108,13 @@ func TestListen(t *testing.T) {
 	changed := store.Change{Kind: store.ChangedSource, ID: src.ID}
 	must(t, w.CreateSource(w.Ctx(), src))
 	l.hears(changed)
-	must(t, w.UpdateSource(w.Ctx(), src))
+	renamed := src
+	renamed.Name = "renamed"
+	must(t, w.UpdateSource(w.Ctx(), src, renamed, time.Time{}))
+	l.hears(changed)
+	moved := renamed
+	moved.TokenHash = [32]byte{2}
+	must(t, w.UpdateSource(w.Ctx(), renamed, moved, w.Clock.Now().Add(time.Hour)))
 	l.hears(changed)
 	must(t, w.DeleteSource(w.Ctx(), w.Tenant, src.ID, w.Clock.Now()))
 	l.hears(changed)

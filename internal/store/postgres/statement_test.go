@@ -136,6 +136,7 @@ func unbound() map[string]string {
 		"SELECT  FROM api_key WHERE revoked":      "the snapshot of all tenants' keys",
 		"DELETE FROM duplicate WHERE id IN":       "housekeeping, of whatever tenant",
 		"UPDATE api_key SET last_used_at":         "keys that were used, of whatever tenant",
+		"SELECT  FROM former_token WHERE ends":    "the snapshot of all tenants' sources",
 		"SELECT  FROM source WHERE":               "whose webhook is it? The conditions are the callers'",
 		"SELECT  FROM enrollment WHERE  ORDER BY": "its conditions begin with the tenant",
 		"SELECT  FROM  WHERE  ORDER BY e.seq":     "its conditions begin with the tenant",

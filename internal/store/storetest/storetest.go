@@ -115,7 +115,8 @@ type Access interface {
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
 	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
-	UpdateSource(ctx context.Context, s store.Source) error
+	FormerTokens(ctx context.Context, after int64, n int) ([]store.FormerToken, int64, error)
+	UpdateSource(ctx context.Context, was, s store.Source, ends time.Time) error
 	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 
 	Setting(ctx context.Context, name string) ([]byte, error)
