@@ -3,6 +3,7 @@ package app_test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,14 @@ type replica struct {
 
 func newCluster(t *testing.T, n int, env ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, pg: testenv.StartPostgres(t, testenv.PostgresOptions{Settings: []string{"max_connections=60"}}), redis: testenv.StartRedis(t, testenv.RedisOptions{})}
+	return newClusterOn(t, testenv.PostgresOptions{}, n, env...)
+}
+
+// newClusterOn is newCluster on a PostgreSQL that differs.
+func newClusterOn(t *testing.T, pg testenv.PostgresOptions, n int, env ...string) *cluster {
+	t.Helper()
+	pg.Settings = append(slices.Clip(pg.Settings), "max_connections=60")
+	c := &cluster{t: t, pg: testenv.StartPostgres(t, pg), redis: testenv.StartRedis(t, testenv.RedisOptions{})}
 	database := c.pg.Database(t, "cluster")
 	c.database = database
 	c.pgWay, c.redisWay = testenv.StartProxy(t, c.pg.Addr()), testenv.StartProxy(t, c.redis.Addr)
