@@ -16,21 +16,31 @@ import (
 // also over a crash of the server, and counts once when there is room again.
 func TestDatabaseDiskFull(t *testing.T) {
 	t.Parallel()
-	for name, on := range map[string]func(*testenv.Disk) testenv.PostgresOptions{
-		"Tables": func(d *testenv.Disk) testenv.PostgresOptions { return testenv.PostgresOptions{Tables: d} },
-		"Log":    func(d *testenv.Disk) testenv.PostgresOptions { return testenv.PostgresOptions{Log: d} },
+	for name, on := range map[string]struct {
+		disk   func(*testenv.Disk) testenv.PostgresOptions
+		failed string // what PostgreSQL says of it
+		reads  bool
+	}{
+		"Tables": {func(d *testenv.Disk) testenv.PostgresOptions { return testenv.PostgresOptions{Tables: d} }, "ERROR:  could not extend file", true},
+		"Log":    {func(d *testenv.Disk) testenv.PostgresOptions { return testenv.PostgresOptions{Log: d} }, "PANIC:  could not write to file", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk := testenv.StartDisk(t, 64<<20)
-			f := newFull(t, newClusterOn(t, on(disk), 1))
-			before := f.event(202).At("data.id").Text()
+			f := newFull(t, newClusterOn(t, on.disk(disk), 1))
+			before := f.event().At("data.id").Text()
 			disk.Fill()
 			f.untilSpooled(20)
 			f.unhealthy()
 			f.refused()
-			if name == "Tables" { // the other one may be recovering
+			if !f.c.pg.Said(t, on.failed) || !f.c.pg.Said(t, "No space left on device") {
+				t.Errorf("PostgreSQL's log has nothing of %q: its disk was not full", on.failed)
+			}
+			if on.reads {
 				f.client.Get("/api/events/" + before)
+				stranger := testenv.NewClient(t, f.client.URL, testenv.AdminKey+"-unknown")
+				stranger.Do(401, "GET", "/api/events/"+before, nil)
+				stranger.Close()
 			}
 			f.c.kill(f.c.replicas[0])
 			f.c.start(f.c.replicas[0])
@@ -97,9 +107,12 @@ func (f *full) body() map[string]any {
 }
 
 // event sends one with the key; it must be taken, whatever the database does.
-func (f *full) event(want int) testenv.Answer {
+func (f *full) event() testenv.Answer {
 	f.t.Helper()
-	a := f.client.Post(want, "/api/events", f.body())
+	a := f.client.Do(0, "POST", "/api/events", f.body())
+	if a.Status != 201 && a.Status != 202 {
+		f.t.Fatalf("an event is answered %d: %.500s", a.Status, a.Body)
+	}
 	f.acknowledged++
 	return a
 }
@@ -124,7 +137,7 @@ func (f *full) untilSpooled(n int64) {
 	f.t.Helper()
 	var events, webhooks int64
 	testenv.Eventually(f.t, 2*time.Minute, "events are taken into the spool", func() bool {
-		if f.event(202).At("data.state").Text() == "spooled" {
+		if f.event().At("data.state").Text() == "spooled" {
 			events++
 		}
 		webhooks += f.webhook().At("data.spooled").Int()
@@ -155,7 +168,7 @@ func (f *full) refused() {
 		case a.Status == 503 && a.Header.Get("Retry-After") != "":
 			return
 		case a.Status != 201 || n > 1000:
-			f.t.Fatalf("an enrollment is answered %d (Retry-After %q): %s", a.Status, a.Header.Get("Retry-After"), a.Body)
+			f.t.Fatalf("an enrollment is answered %d (Retry-After %q): %s", a.Status, a.Header.Get("Retry-After"), a.Body[:min(len(a.Body), 500)])
 		}
 	}
 }

@@ -342,9 +342,6 @@ func TestDatabaseAwayFromTheServer(t *testing.T) {
 		}
 		k.Key = testenv.AdminKey + "-unknown"
 		a = k.Do(0, "POST", "/api/events", map[string]any{"event_type": "opened", "channel": "email", "email": "x@example.com"})
-		if a.Status == 401 && strings.HasSuffix(when, "is full") {
-			return // it can be read, and says so
-		}
 		if a.Status != 503 || a.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: an unknown key is answered %d (Retry-After %q): %s", when, a.Status, a.Header.Get("Retry-After"), a.Body)
 		}
@@ -381,13 +378,6 @@ func TestDatabaseAwayFromTheServer(t *testing.T) {
 	unhealthy(c.replicas[0].url)
 	send(c.replicas[0].url, "while the database has no connection left")
 	hold()
-	c.settled()
-	// It answers, and has no room on its disk (SQLSTATE 53100).
-	testenv.SQL(t, c.database, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$`)
-	testenv.SQL(t, c.database, `CREATE TRIGGER full_disk BEFORE INSERT ON event EXECUTE FUNCTION full_disk()`)
-	send(c.replicas[0].url, "while the database's disk is full")
-	unhealthy(c.replicas[0].url)
-	testenv.SQL(t, c.database, `DROP TRIGGER full_disk ON event`)
 	c.settled()
 	client = c.client(0)
 	if got := client.Get("/api/campaigns/instances/" + instance + "/performance").At("data.totals.opened").Int(); got != int64(sent) {

@@ -370,6 +370,16 @@ func (p *Postgres) log() string {
 	return string(raw[max(0, len(raw)-4096):])
 }
 
+// Said tells whether a text is in the server's log.
+func (p *Postgres) Said(tb testing.TB, text string) bool {
+	tb.Helper()
+	raw, err := os.ReadFile(filepath.Join(p.dir, "log"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return strings.Contains(string(raw), text)
+}
+
 // Kill ends the server and every process of it as a crash would (SIGKILL).
 func (p *Postgres) Kill() error {
 	p.mu.Lock()
