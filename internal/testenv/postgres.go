@@ -106,6 +106,14 @@ func (p *Postgres) URL(database string) string {
 // Addr is where the server listens.
 func (p *Postgres) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)) }
 
+// Env has the client programs of the server's release be found, and find it.
+func (p *Postgres) Env() []string {
+	return []string{
+		"PATH=" + p.bin + string(os.PathListSeparator) + os.Getenv("PATH"),
+		"PGHOST=127.0.0.1", "PGPORT=" + strconv.Itoa(p.port), "PGUSER=" + postgresUser,
+	}
+}
+
 // Database gives the URL of the test's database of a name, which may be a path.
 // It is made when it is not there yet, and goes with the test.
 func (p *Postgres) Database(tb testing.TB, name string) string {
