@@ -109,7 +109,7 @@ func (p *Postgres) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.
 // Env has the client programs of the server's release be found, and find it.
 func (p *Postgres) Env() []string {
 	return []string{
-		"PATH=" + p.bin + string(os.PathListSeparator) + os.Getenv("PATH"),
+		"PATH=" + p.bin + ":/usr/bin:/bin",
 		"PGHOST=127.0.0.1", "PGPORT=" + strconv.Itoa(p.port), "PGUSER=" + postgresUser,
 	}
 }
@@ -291,7 +291,7 @@ func (p *Postgres) command(name string, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec // the programs of the installed server
 	cmd.Dir = p.dir
-	cmd.Env = []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + p.dir, runMark + "=" + os.Getenv(runMark)}
+	cmd.Env = environ([]string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + p.dir})
 	return cmd
 }
 
