@@ -137,7 +137,7 @@ func TestBackup(t *testing.T) {
 	if a := rc.Post(200, source.Path, body, headers...); a.At("data.applied").Int() != 1 {
 		t.Errorf("a webhook to the restored source: %s", a.Body)
 	}
-	if code := restored.Stop(20 * time.Second); code != 0 {
+	if code := restored.Stop(2 * time.Minute); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	doctor("after the restored server")

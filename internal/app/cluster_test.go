@@ -86,7 +86,7 @@ func (c *cluster) kill(r *replica) {
 func (c *cluster) stop(r *replica) {
 	c.t.Helper()
 	r.up = false
-	if code := r.server.Stop(60 * time.Second); code != 0 {
+	if code := r.server.Stop(2 * time.Minute); code != 0 {
 		c.t.Errorf("exit code %d after SIGTERM, want 0", code)
 	}
 }

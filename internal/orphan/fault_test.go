@@ -46,7 +46,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, testenv.RedisOptions{})
+			r := newHastyRig(t, testenv.RedisOptions{})
 			k := r.start(nil, nil)
 			r.backend(orphan.BackendRedis)
 			r.send(40)
@@ -64,7 +64,7 @@ func TestFaults(t *testing.T) {
 			r.send(40)
 			r.spent()
 			r.drained()
-			storetest.Same(t, "backend in the end", k.Backend(), orphan.BackendRedis)
+			r.backend(orphan.BackendRedis) // a busy machine may have been too slow for a call since
 		})
 	}
 }

@@ -40,7 +40,13 @@ type rig struct {
 // tenth of a second each.
 const rigAttempts = 3
 
-func newRig(t *testing.T, o testenv.RedisOptions) *rig {
+// newRig has all the time it needs for a call to Redis; newHastyRig finds out
+// soon that there is no answer.
+func newRig(t *testing.T, o testenv.RedisOptions) *rig { t.Helper(); return makeRig(t, o, time.Minute) }
+
+func newHastyRig(t *testing.T, o testenv.RedisOptions) *rig { t.Helper(); return makeRig(t, o, 0) }
+
+func makeRig(t *testing.T, o testenv.RedisOptions, timeout time.Duration) *rig {
 	t.Helper()
 	r := &rig{t: t, metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
 	r.World = storetest.New(t, open, func(o *storetest.Options) {
@@ -55,7 +61,7 @@ func newRig(t *testing.T, o testenv.RedisOptions) *rig {
 	r.redis = testenv.StartRedis(t, o)
 	r.proxy = testenv.StartProxy(t, r.redis.Addr)
 	var err error
-	r.index, err = redisq.New(redisq.Options{URL: "redis://" + r.proxy.Addr, Logger: slog.New(slog.DiscardHandler)})
+	r.index, err = redisq.New(redisq.Options{URL: "redis://" + r.proxy.Addr, Timeout: timeout, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
