@@ -24,7 +24,7 @@ import (
 // long for one that is locked.
 func away(t *testing.T) *door {
 	t.Helper()
-	return &door{World: storetest.New(t, open, func(o *storetest.Options) { o.TxTimeout = time.Second })}
+	return &door{World: storetest.New(t, open, func(o *storetest.Options) { o.TxTimeout = 3 * time.Second })}
 }
 
 // startSpooled is start with a spool; before may fill it.
@@ -196,10 +196,14 @@ func TestUnknownOutcomeThenRetriedThenSpooled(t *testing.T) {
 	storetest.Same(t, "metrics", []float64{f.received(), f.outcomes(event.OutcomeOrphaned), f.outcomes(event.OutcomeDuplicate)}, []float64{5, 5, 0})
 }
 
+// overdue is a wait that runs over while a commit does not end, and long
+// enough for it to begin before.
+const overdue = 2 * time.Second
+
 // TestOverdueRequestIsSpooledWhileItsCommitRuns: both happen, and it counts once.
 func TestOverdueRequestIsSpooledWhileItsCommitRuns(t *testing.T) {
 	t.Parallel()
-	f := startSpooled(t, shut(), ingest.Options{MaxWait: 20 * time.Millisecond}, spool.Options{})
+	f := startSpooled(t, shut(), ingest.Options{MaxWait: overdue}, spool.Options{})
 	running := f.send(t, f.some(2)...)
 	<-f.enter
 	waiting := f.send(t, f.some(3)...)
@@ -222,7 +226,7 @@ func TestOverdueRequestIsSpooledWhileItsCommitRuns(t *testing.T) {
 // TestOverdueAndFull: only the commit is left, and what it stores counts.
 func TestOverdueAndFull(t *testing.T) {
 	t.Parallel()
-	f := startSpooled(t, shut(), ingest.Options{MaxWait: 20 * time.Millisecond}, spool.Options{MaxBytes: 1})
+	f := startSpooled(t, shut(), ingest.Options{MaxWait: overdue}, spool.Options{MaxBytes: 1})
 	running := f.send(t, f.some(2)...)
 	<-f.enter
 	waiting := f.send(t, f.some(3)...)

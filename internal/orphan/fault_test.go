@@ -46,7 +46,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, testenv.RedisOptions{})
+			r := newHastyRig(t, testenv.RedisOptions{})
 			k := r.start(nil, nil)
 			r.backend(orphan.BackendRedis)
 			r.send(40)
@@ -64,7 +64,7 @@ func TestFaults(t *testing.T) {
 			r.send(40)
 			r.spent()
 			r.drained()
-			storetest.Same(t, "backend in the end", k.Backend(), orphan.BackendRedis)
+			r.backend(orphan.BackendRedis) // a busy machine may have been too slow for a call since
 		})
 	}
 }
@@ -234,7 +234,7 @@ func TestLastAttemptClaimedByRedisAndTheSweepAtOnce(t *testing.T) {
 	t.Parallel()
 	// On a clock that stands still the next attempt is never due before the
 	// second claimer has come.
-	r := newRigOn(t, testenv.RedisOptions{}, nil)
+	r := newStillRig(t, testenv.RedisOptions{})
 	until(t, "Redis", func() bool { return r.index.State().Up })
 	for range 10 {
 		r.send(1)

@@ -40,13 +40,25 @@ type rig struct {
 // tenth of a second each.
 const rigAttempts = 3
 
+// newRig has all the time it needs for a call to Redis; newHastyRig finds out
+// soon that there is no answer; newStillRig is on the world's own clock, which
+// moves only when it is told.
 func newRig(t *testing.T, o testenv.RedisOptions) *rig {
 	t.Helper()
-	return newRigOn(t, o, time.Now)
+	return makeRig(t, o, time.Minute, time.Now)
 }
 
-// newRigOn is a rig on a clock; nil: the world's own, which stands still.
-func newRigOn(t *testing.T, o testenv.RedisOptions, now func() time.Time) *rig {
+func newHastyRig(t *testing.T, o testenv.RedisOptions) *rig {
+	t.Helper()
+	return makeRig(t, o, 0, time.Now)
+}
+
+func newStillRig(t *testing.T, o testenv.RedisOptions) *rig {
+	t.Helper()
+	return makeRig(t, o, time.Minute, nil)
+}
+
+func makeRig(t *testing.T, o testenv.RedisOptions, timeout time.Duration, now func() time.Time) *rig {
 	t.Helper()
 	r := &rig{t: t, now: now, metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
 	r.World = storetest.New(t, open, func(o *storetest.Options) {
@@ -64,7 +76,7 @@ func newRigOn(t *testing.T, o testenv.RedisOptions, now func() time.Time) *rig {
 	r.redis = testenv.StartRedis(t, o)
 	r.proxy = testenv.StartProxy(t, r.redis.Addr)
 	var err error
-	r.index, err = redisq.New(redisq.Options{URL: "redis://" + r.proxy.Addr, Logger: slog.New(slog.DiscardHandler)})
+	r.index, err = redisq.New(redisq.Options{URL: "redis://" + r.proxy.Addr, Timeout: timeout, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func TestConformance(t *testing.T) {
 // store could.
 func raw(t testing.TB, w *storetest.World) *sql.DB {
 	t.Helper()
-	db, err := driver.Open("file:" + w.Path() + "?_pragma=busy_timeout(10000)")
+	db, err := driver.Open("file:" + w.Path() + "?_pragma=busy_timeout(60000)")
 	if err != nil {
 		t.Fatal(err)
 	}
