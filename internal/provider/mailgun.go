@@ -242,7 +242,7 @@ func mailgunMachine(client object) event.Machine {
 	}
 	bot, told := client.flag("bot")
 	switch {
-	case bot, client.text("bot") != "", strings.EqualFold(client.text("client-type"), "robot"):
+	case bot, client.text("bot") != "" && !told, strings.EqualFold(client.text("client-type"), "robot"):
 		return event.MachineYes
 	case told:
 		return event.MachineNo

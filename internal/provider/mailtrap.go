@@ -117,7 +117,7 @@ func mailtrapEvent(e *event.Event, o object) error {
 	e.Type, e.Bounce = mailtrapType(e.Kind)
 	e.ProviderEventID = o.text("event_id")
 	e.ProviderMessageID = o.text("message_id")
-	e.Email = strings.TrimSpace(o.text("email"))
+	e.Email = bareAddress(o.text("email"))
 	e.Campaign = o.text("category")
 	e.Stream = o.text("sending_stream")
 	if e.Type == event.Clicked {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -79,14 +80,21 @@ func (o object) text(names ...string) string {
 	return ""
 }
 
-// flag gives a boolean member; told is false when it is absent or not one.
+// flag gives a boolean member, also as a text or as 0 and 1; told is false
+// when it is absent or none of these.
 func (o object) flag(name string) (value, told bool) {
 	switch o[name].Kind() {
 	case 't':
 		return true, true
 	case 'f':
 		return false, true
-	default: // no boolean
+	default:
+	}
+	switch strings.ToLower(o.text(name)) {
+	case "true", "1":
+		return true, true
+	case "false", "0":
+		return false, true
 	}
 	return false, false
 }

@@ -221,7 +221,7 @@ func phantomRow(raw jsontext.Value, container, agent string, t event.Type) (even
 		Type:         t,
 		Channel:      event.DefaultChannel(t),
 		LeadID:       phantomProfile(row),
-		Email:        strings.TrimSpace(row.text("email", "mail", "professionalEmail")),
+		Email:        bareAddress(row.text("email", "mail", "professionalEmail")),
 		Campaign:     agent,
 		EnrollmentID: event.PassedBack(raw),
 		Payload:      raw,
