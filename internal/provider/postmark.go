@@ -146,8 +146,12 @@ func postmarkRecord(o object) string {
 		return record
 	}
 	for _, told := range [][2]string{
-		{"SuppressSending", "SubscriptionChange"}, {"FirstOpen", "Open"}, {"OriginalLink", "Click"}, {"DeliveredAt", "Delivery"},
-		{"BouncedAt", "Bounce"}, {"FromFull", "Inbound"},
+		{"SuppressSending", "SubscriptionChange"},
+		{"FirstOpen", "Open"},
+		{"OriginalLink", "Click"},
+		{"DeliveredAt", "Delivery"},
+		{"BouncedAt", "Bounce"},
+		{"FromFull", "Inbound"},
 	} {
 		if o[told[0]].Kind() != 0 {
 			return told[1]
