@@ -86,6 +86,9 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	if err != nil {
 		return r.keep(ctx, receipt, src, req, store.ReasonUndecodable, err.Error())
 	}
+	if key := forbiddenIn(src.Provider, events); key != "" {
+		return r.keep(ctx, receipt, src, req, store.ReasonForbiddenInput, "an event has the key "+key)
+	}
 	for i := range events {
 		own(&events[i], src)
 	}
@@ -216,6 +219,23 @@ func decode(p *provider.Provider, req provider.Request) ([]event.Event, error) {
 	return events, nil
 }
 
+// forbiddenIn finds a forbidden key of events whose JSON stood inside of a text
+// or a form, where the scan of the body does not see it; "" when there is none.
+func forbiddenIn(p *provider.Provider, events []event.Event) string {
+	for i := range events {
+		if key := guard.ForbiddenKey(events[i].Metadata); key != "" {
+			return key
+		}
+		if !p.Nested {
+			continue
+		}
+		if key := guard.ForbiddenKey(events[i].Payload); key != "" {
+			return key
+		}
+	}
+	return ""
+}
+
 // own makes an event the source's, and holds it against the source's settings.
 func own(e *event.Event, src access.Opened) {
 	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
@@ -283,6 +303,9 @@ func (r *Receiver) Redecode(ctx context.Context, l store.Letter) ([]event.Event,
 	events, err := decode(p, req)
 	if err != nil {
 		return nil, err
+	}
+	if key := forbiddenIn(p, events); key != "" {
+		return nil, fault.New(fault.Conflict, "an event has the key %s", key)
 	}
 	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p, Config: src.Config}
 	for i := range events {

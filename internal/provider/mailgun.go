@@ -47,6 +47,7 @@ func mailgun() *Provider {
 			"type. Give the source the HTTP webhook signing key (Settings, API security), which is not the API key. Send with " +
 			"v:enrollment_id to tie events without doubt.",
 		Tells:       []string{tellsTags, tellsCampaigns},
+		Nested:      true,               // the legacy forms
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailgun,
 		Decode:      decodeMailgun,

@@ -47,6 +47,7 @@ func mandrill() *Provider {
 			"message events. Give the source the webhook's key, which the list shows after that. PUBLIC_URL must be what " +
 			"Mandrill calls. Send with metadata {\"enrollment_id\": ...} to tie events without doubt.",
 		Tells:       []string{tellsTags},
+		Nested:      true,
 		CheckSecret: checkMandrillSecret,
 		Verify:      verifyMandrill,
 		Decode:      decodeMandrill,

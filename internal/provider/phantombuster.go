@@ -41,6 +41,7 @@ func phantombuster() *Provider {
 			"its webhook. Tell what each agent does in the source's settings: \"agents\": {\"<agentId>\": {\"event_type\": " +
 			"\"connection_sent\"}}. Enroll people with a ref of kind lead whose value is the profile's URL as the agent gives it.",
 		Tells:       []string{tellsCampaigns},
+		Nested:      true,               // resultObject
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyPhantombuster,
 		Decode:      decodePhantombuster,

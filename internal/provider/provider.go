@@ -100,6 +100,9 @@ type Provider struct {
 	// Decode reads the verified body. An error means the body is kept as an
 	// undecodable dead letter.
 	Decode func(req Request) ([]event.Event, error)
+	// Nested is set where events are JSON inside of a form, or of a text of the
+	// body: a scan of the body for keys does not see theirs.
+	Nested bool
 	// Mask hides a secret that the body itself carries, so that it is stored
 	// nowhere; nil when bodies carry none. The masked body still decodes.
 	Mask func(body []byte) []byte
