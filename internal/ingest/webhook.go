@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,7 +96,7 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	if p := src.Provider; p.Nonce != nil && !r.nonces.take(src.ID, p.Nonce(req), events, r.Now()) {
 		return receipt, r.refuse(ctx, src, req, errNonce)
 	}
-	results, err := r.Committer.Accept(ctx, events)
+	results, err := r.accept(ctx, events)
 	if err != nil {
 		return receipt, err
 	}
@@ -103,6 +104,21 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 		receipt.Counts.Add(res)
 	}
 	return receipt, r.confirm(ctx, src, req)
+}
+
+// accept hands events over in parts, so that a vendor's largest batch is no
+// larger a transaction than the API's. When a part fails the vendor sends all of
+// them again, and those before it are duplicates.
+func (r *Receiver) accept(ctx context.Context, events []event.Event) ([]store.Result, error) {
+	results := make([]store.Result, 0, len(events))
+	for part := range slices.Chunk(events, event.MaxArray) {
+		some, err := r.Committer.Accept(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, some...)
+	}
+	return results, nil
 }
 
 var errNonce = fmt.Errorf("%w: its token came with another event before", provider.ErrMismatch)

@@ -105,8 +105,8 @@ func decodeMailtrap(req Request) ([]event.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if items = append(items, some...); len(items) > event.MaxArray {
-			return nil, fmt.Errorf("the body has more than %d events", event.MaxArray)
+		if items = append(items, some...); len(items) > maxItems {
+			return nil, fmt.Errorf("the body has more than %d events", maxItems)
 		}
 	}
 	return decodeEach("mailtrap", items, mailtrapEvent)

@@ -32,6 +32,10 @@ func readObject(raw []byte) (object, error) {
 	return o, nil
 }
 
+// maxItems bounds the events of one body. SendGrid has the largest batches,
+// up to 768 KB, which is close to 4,000 of its shortest events.
+const maxItems = 5000
+
 // readItems gives the elements of an array, or the one value that the body is.
 func readItems(body []byte) ([]jsontext.Value, error) {
 	body = bytes.TrimSpace(body)
@@ -42,8 +46,8 @@ func readItems(body []byte) ([]jsontext.Value, error) {
 	if err := json.Unmarshal(body, &items); err != nil {
 		return nil, notJSON(err)
 	}
-	if len(items) > event.MaxArray {
-		return nil, fmt.Errorf("the array has more than %d events", event.MaxArray)
+	if len(items) > maxItems {
+		return nil, fmt.Errorf("the array has more than %d events", maxItems)
 	}
 	return items, nil
 }
