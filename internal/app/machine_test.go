@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"maps"
 	"net/http"
 	"testing"
 
@@ -19,9 +20,7 @@ func TestMachineReaders(t *testing.T) {
 		e := map[string]any{
 			"event_type": kind, "channel": "email", "timestamp": at, "provider": "resend", "email": "ada@example.com", "provider_event_id": kind + at,
 		}
-		for k, v := range more {
-			e[k] = v
-		}
+		maps.Copy(e, more)
 		c.Post(http.StatusCreated, "/api/events", e)
 	}
 	send("delivered", "2026-11-20T09:30:00Z", nil)
