@@ -123,7 +123,7 @@ func calendlyEvent(e *event.Event, o object) error {
 	e.ProviderEventID = payload.text("uri")
 	e.ActionID = meeting.text("uri")
 	e.Campaign = meeting.text("event_type")
-	e.Email = strings.TrimSpace(payload.text("email"))
+	e.Email = bareAddress(payload.text("email"))
 	e.EnrollmentID = event.PassedBack(payload.nested("tracking"))
 	if e.EnrollmentID == "" {
 		e.EnrollmentID = ownID(tracking.text("utm_content"))

@@ -37,7 +37,7 @@ func heygen() *Provider {
 		Scheme: "Heygen-Signature or Signature: hex HMAC-SHA256 of the body",
 		Events: []string{
 			"avatar_video.success", "avatar_video.fail", "video_agent.success", "video_agent.fail",
-			"video_translate.success", "video_translate.fail", "personalized_video.success", "personalized_video.fail",
+			"video_translate.success", "video_translate.fail", "personalized_video", "personalized_video.success", "personalized_video.fail",
 		},
 		Setup: "POST the source's URL to https://api.heygen.com/v3/webhooks/endpoints (older API: /v1/webhook/endpoint.add) and give " +
 			"the source the secret of the answer. Make videos with callback_id set to the enrollment's id, and every event is " +
@@ -129,13 +129,17 @@ func heygenEvent(e *event.Event, o object) error {
 // heygenType maps what makes a video that can be sent. The gif of a video,
 // avatars, voices and the like say nothing about outreach.
 func heygenType(kind string) event.Type {
-	what, result, _ := strings.Cut(kind, ".")
+	what, result, told := strings.Cut(kind, ".")
 	switch what {
 	case "avatar_video", "video_agent", "video_translate", "personalized_video":
 	default:
 		return ""
 	}
 	switch result {
+	case "": // "personalized_video" is the whole name of one that is made
+		if what == "personalized_video" && !told {
+			return event.VideoGenerated
+		}
 	case "success":
 		return event.VideoGenerated
 	case "fail":

@@ -158,7 +158,7 @@ func lemlistEvent(o object, raw jsontext.Value) (event.Event, error) {
 		LeadID:            o.text("leadId"),
 		// leadEmail is absent in LinkedIn activities: those are found by the
 		// lead. sendUserEmail is our own side and never the recipient.
-		Email:      strings.TrimSpace(o.text("leadEmail", "email", "recipient")),
+		Email:      bareAddress(o.text("leadEmail", "email", "recipient")),
 		Campaign:   o.text("campaignId"),
 		StepNumber: stepNumber(o.text("sequenceStep")),
 		Payload:    maskLemlist(raw),

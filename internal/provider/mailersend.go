@@ -75,7 +75,7 @@ func mailersendEvent(e *event.Event, o object) error {
 	e.Type, e.Bounce = mailersendType(e.Kind)
 	e.ProviderEventID = data.text("id")
 	e.ProviderMessageID = memberObject(email, "message").text("id")
-	e.Email = strings.TrimSpace(memberObject(email, "recipient").text("email"))
+	e.Email = bareAddress(memberObject(email, "recipient").text("email"))
 	e.Tags = texts(email["tags"])
 	e.EnrollmentID = taggedID(email["tags"])
 	if e.Type == event.Clicked {

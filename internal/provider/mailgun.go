@@ -48,6 +48,7 @@ func mailgun() *Provider {
 			"type. Give the source the HTTP webhook signing key (Settings, API security), which is not the API key. Send with " +
 			"v:enrollment_id to tie events without doubt.",
 		Tells:       []string{tellsTags, tellsCampaigns},
+		Nested:      true,               // the legacy forms
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailgun,
 		Decode:      decodeMailgun,
@@ -249,7 +250,7 @@ func mailgunMachine(client object) event.Machine {
 	}
 	bot, told := client.flag("bot")
 	switch {
-	case bot, client.text("bot") != "", strings.EqualFold(client.text("client-type"), "robot"):
+	case bot, client.text("bot") != "" && !told, strings.EqualFold(client.text("client-type"), "robot"):
 		return event.MachineYes
 	case told:
 		return event.MachineNo

@@ -58,7 +58,7 @@ func mailjetEvent(e *event.Event, o object) error {
 	e.ProviderMessageID = mailjetID(o, "MessageID")
 	e.LeadID = mailjetID(o, "mj_contact_id")
 	e.Campaign = mailjetID(o, "customcampaign", "mj_campaign_id")
-	e.Email = strings.TrimSpace(o.text("email"))
+	e.Email = bareAddress(o.text("email"))
 	switch e.Kind {
 	case "sent":
 		e.Type = event.Delivered

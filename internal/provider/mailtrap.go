@@ -115,8 +115,8 @@ func decodeMailtrap(req Request) ([]event.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if items = append(items, some...); len(items) > event.MaxArray {
-			return nil, fmt.Errorf("the body has more than %d events", event.MaxArray)
+		if items = append(items, some...); len(items) > maxItems {
+			return nil, fmt.Errorf("the body has more than %d events", maxItems)
 		}
 	}
 	return decodeEach("mailtrap", items, mailtrapEvent)
@@ -127,7 +127,7 @@ func mailtrapEvent(e *event.Event, o object) error {
 	e.Type, e.Bounce = mailtrapType(e.Kind)
 	e.ProviderEventID = o.text("event_id")
 	e.ProviderMessageID = o.text("message_id")
-	e.Email = strings.TrimSpace(o.text("email"))
+	e.Email = bareAddress(o.text("email"))
 	e.Campaign = o.text("category")
 	e.Stream = o.text("sending_stream")
 	if e.Type == event.Clicked {

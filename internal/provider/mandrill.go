@@ -6,6 +6,7 @@ import (
 	"crypto/sha1" //nolint:gosec // the vendor's scheme; HMAC does not rest on collision resistance
 	"encoding/base64"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -48,6 +49,7 @@ func mandrill() *Provider {
 			"message events. Give the source the webhook's key, which the list shows after that. PUBLIC_URL must be what " +
 			"Mandrill calls. Send with metadata {\"enrollment_id\": ...} to tie events without doubt.",
 		Tells:       []string{tellsTags},
+		Nested:      true,
 		CheckSecret: checkMandrillSecret,
 		Verify:      verifyMandrill,
 		Decode:      decodeMandrill,
@@ -174,9 +176,9 @@ func mandrillEvent(e *event.Event, o object) error {
 	if e.ProviderMessageID == "" {
 		e.ProviderMessageID = o.text("_id")
 	}
-	e.Email = strings.TrimSpace(msg.text("email"))
+	e.Email = bareAddress(msg.text("email"))
 	if e.Email == "" {
-		e.Email = strings.TrimSpace(reject.text("email"))
+		e.Email = bareAddress(reject.text("email"))
 	}
 	if e.Type == event.Clicked {
 		e.URL = o.text("url")
@@ -231,7 +233,32 @@ func setMetadata(e *event.Event, raw jsontext.Value) error {
 		return errors.New("the metadata holds the character U+0000, which cannot be stored")
 	}
 	e.Metadata = raw
-	e.EnrollmentID = event.PassedBack(raw)
+	e.EnrollmentID = passedBack(raw)
 	e.StepNumber = stepOf(raw)
 	return nil
+}
+
+// passedBack finds our enrollment's id in what the sender gave a mail: a member
+// of it, or of an object or the text of one that a member holds, as Mailgun's
+// documents put variables. It must only be given what the sender wrote: a
+// contact's answer can hold any text.
+func passedBack(raw jsontext.Value) string {
+	id := event.PassedBack(raw)
+	if id != "" || !bytes.Contains(raw, []byte("enrollment_id")) {
+		return id
+	}
+	o, err := readObject(raw)
+	if err != nil {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		inner := o[name]
+		if inner.Kind() == '"' {
+			inner = jsontext.Value(strings.TrimSpace(o.text(name)))
+		}
+		if id = event.PassedBack(inner); id != "" {
+			break
+		}
+	}
+	return id
 }

@@ -44,6 +44,7 @@ func phantombuster() *Provider {
 			"its webhook. Tell what each agent does in the source's settings: \"agents\": {\"<agentId>\": {\"event_type\": " +
 			"\"connection_sent\"}}. Enroll people with a ref of kind lead whose value is the profile's URL as the agent gives it.",
 		Tells:       []string{tellsCampaigns},
+		Nested:      true,               // resultObject
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyPhantombuster,
 		Decode:      decodePhantombuster,
@@ -239,7 +240,7 @@ func phantomRow(raw jsontext.Value, container, agent string, t event.Type) (even
 		Type:         t,
 		Channel:      event.DefaultChannel(t),
 		LeadID:       phantomProfile(row),
-		Email:        strings.TrimSpace(row.text("email", "mail", "professionalEmail")),
+		Email:        bareAddress(row.text("email", "mail", "professionalEmail")),
 		Campaign:     agent,
 		EnrollmentID: event.PassedBack(raw),
 		Payload:      raw,

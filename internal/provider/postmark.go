@@ -83,7 +83,7 @@ func decodePostmark(req Request) ([]event.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	record := o.text("RecordType")
+	record := postmarkRecord(o)
 	if record == "" {
 		return nil, errors.New("the body has no RecordType")
 	}
@@ -92,13 +92,15 @@ func decodePostmark(req Request) ([]event.Event, error) {
 		Kind:              record,
 		Channel:           event.Email,
 		ProviderMessageID: o.text("MessageID"),
-		Email:             strings.TrimSpace(o.text("Recipient", "Email")),
+		Email:             bareAddress(o.text("Recipient", "Email")),
 		Metadata:          o.nested("Metadata"),
 		Stream:            o.text("MessageStream"),
 		Tags:              texts(o["Tag"]),
 		Payload:           raw,
 	}
-	e.EnrollmentID = event.PassedBack(e.Metadata)
+	if e.EnrollmentID = passedBack(e.Metadata); e.EnrollmentID == "" {
+		e.EnrollmentID = taggedID(o["Tag"])
+	}
 	e.StepNumber = stepOf(e.Metadata)
 	postmarkType(&e, o)
 	e.Control = e.Type == ""
@@ -141,6 +143,27 @@ func stepOf(metadata []byte) int {
 		return 0
 	}
 	return n
+}
+
+// postmarkRecord tells what a body is about. Bodies older than RecordType, and
+// mail to us, are told by the members that only they have.
+func postmarkRecord(o object) string {
+	if record := o.text("RecordType"); record != "" {
+		return record
+	}
+	for _, told := range [][2]string{
+		{"SuppressSending", "SubscriptionChange"},
+		{"FirstOpen", "Open"},
+		{"OriginalLink", "Click"},
+		{"DeliveredAt", "Delivery"},
+		{"BouncedAt", "Bounce"},
+		{"FromFull", "Inbound"},
+	} {
+		if o[told[0]].Kind() != 0 {
+			return told[1]
+		}
+	}
+	return ""
 }
 
 // postmarkTimeField names the member that has a record's time. Unknown records

@@ -104,6 +104,9 @@ type Provider struct {
 	// Sample makes a webhook as the vendor would send it, with the source's own
 	// secret, of an event that has happened to sampleAddress.
 	Sample func(of Sampling) Sample
+	// Nested is set where events are JSON inside of a form, or of a text of the
+	// body: a scan of the body for keys does not see theirs.
+	Nested bool
 	// Mask hides a secret that the body itself carries, so that it is stored
 	// nowhere; nil when bodies carry none. The masked body still decodes.
 	Mask func(body []byte) []byte

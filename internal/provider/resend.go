@@ -93,7 +93,7 @@ func resendEvent(e *event.Event, o object, id string) error {
 	at := firstTold(o["created_at"])
 	if id == "" {
 		e.IdentityParts = []string{
-			"resend", e.Kind, e.ProviderMessageID, strings.Join(texts(data["to"]), "\n"), timeText(at), e.URL, e.Campaign,
+			"resend", e.Kind, e.ProviderMessageID, strings.ToLower(strings.Join(texts(data["to"]), "\n")), timeText(at), e.URL, e.Campaign,
 			data.text("id"), click.text("timestamp"), click.text("ipAddress"), bounce.text("message"),
 		}
 	}

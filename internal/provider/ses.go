@@ -158,8 +158,8 @@ func (d sesDecoder) events() ([]event.Event, error) {
 	if len(recipients) == 0 {
 		recipients = []string{soleOf(texts(mail["destination"]))}
 	}
-	if len(recipients) > event.MaxArray {
-		return nil, fmt.Errorf("%.80q: more than %d recipients", kind, event.MaxArray)
+	if len(recipients) > maxRecipients {
+		return nil, fmt.Errorf("%.80q: more than %d recipients", kind, maxRecipients)
 	}
 	events := make([]event.Event, 0, len(recipients))
 	for _, address := range recipients {
@@ -177,6 +177,10 @@ func (d sesDecoder) events() ([]event.Event, error) {
 	}
 	return events, nil
 }
+
+// maxRecipients bounds the events of one record, each of which keeps the whole
+// of it as its payload. SES takes 50 recipients for a mail.
+const maxRecipients = 100
 
 // sesDetail names the member that has an event's own object.
 func sesDetail(kind string) string {

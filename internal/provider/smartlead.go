@@ -197,11 +197,11 @@ func smartleadAddress(t event.Type, o object) string {
 		o.text("lead_email"),
 		memberObject(o, "leadCorrespondence").text("targetLeadEmail"),
 	} {
-		if address = strings.TrimSpace(address); address != "" {
+		if address = bareAddress(address); address != "" {
 			return address
 		}
 	}
-	address := strings.TrimSpace(o.text("to_email", "email", "to"))
+	address := bareAddress(o.text("to_email", "email", "to"))
 	if t == event.Replied && event.NormalAddress(address) == event.NormalAddress(o.text("from_email")) {
 		return "" // our own mailbox
 	}

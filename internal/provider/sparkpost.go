@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -104,7 +103,7 @@ func sparkpostEvent(e *event.Event, o object) error {
 	e.ProviderEventID = o.text("event_id")
 	e.ProviderMessageID = o.text("transmission_id")
 	e.ActionID = o.text("message_id")
-	e.Email = strings.TrimSpace(o.text("rcpt_to", "raw_rcpt_to"))
+	e.Email = bareAddress(o.text("rcpt_to", "raw_rcpt_to"))
 	e.Campaign = o.text("campaign_id")
 	if e.Type == event.Clicked {
 		e.URL = o.text("target_link_url")

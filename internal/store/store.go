@@ -329,7 +329,8 @@ type UniqueRow struct {
 	Provider   string
 	Variant    string
 	Count      int64
-	FirstAt    time.Time
+	FirstAt    time.Time // of the first event, by its own time
+	LastAt     time.Time // of the last one
 }
 
 // Numbers are the raw material of a performance report.
