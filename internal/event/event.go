@@ -194,6 +194,10 @@ type Event struct {
 	// (the provider's id with its type, else the submitted fields) is wrong
 	// for a provider. Only signed or submitted values, never the receipt time.
 	IdentityParts []string
+
+	// Nonce ties the event to what its sender uses for one request only; the
+	// zero value with most. It is kept beside the event, in its commit.
+	Nonce Nonce
 }
 
 // DefaultChannel is the channel a type happens on when a provider does not say.

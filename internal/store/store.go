@@ -69,6 +69,9 @@ type Result struct {
 	NextAttemptAt time.Time // of an orphan
 	Waited        time.Duration
 	By            string // who settled it: live, adoption, retry, replay, assign
+	// Refused says that the event's nonce has come with another event before:
+	// nothing of it was stored, and nothing else here is set.
+	Refused bool
 	// Seq is set by Retry and Failed: which of the claimed events this is.
 	Seq int64
 }
@@ -80,6 +83,7 @@ const (
 	ReasonUndecodable    = "undecodable"
 	ReasonForbiddenInput = "forbidden_input"
 	ReasonPoison         = "poison"
+	ReasonNonceReused    = "nonce_reused" // found when it had been accepted already, into a spool
 )
 
 // Record is an event as it is stored.

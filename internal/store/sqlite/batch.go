@@ -48,6 +48,7 @@ func batchTables() map[string]string {
 		"b_ledger":      "tenant_id, received, duplicates, applied, orphaned, dead, ignored",
 		"b_source":      "tenant_id, id, n, at",
 		"b_letter":      "id, tenant_id, seq, source_id, provider, reason, error, attempts, first_received_at, last_attempt_at",
+		"b_nonce":       "tenant_id, key, digest",
 		"b_ref":         "tenant_id, key, enrollment_id, instance_id, provider, kind, value",
 	}
 }
