@@ -189,6 +189,10 @@ type Event struct {
 	// IgnoreUnmatched makes an event without an enrollment ignored, where it
 	// would wait. It is not stored: an event that waits already goes on waiting.
 	IgnoreUnmatched bool
+	// EnrollUnmatched makes an event without an enrollment make one, where its
+	// campaign is mapped to an active instance and it tells of whom it is. It is
+	// stored: an event that waits by now enrolls when its campaign is mapped.
+	EnrollUnmatched bool
 
 	// IdentityParts are what makes this event this event when the default
 	// (the provider's id with its type, else the submitted fields) is wrong

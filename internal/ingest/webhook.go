@@ -225,7 +225,8 @@ func decode(p *provider.Provider, req provider.Request) ([]event.Event, error) {
 func own(e *event.Event, src access.Opened) {
 	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
 	settings := src.Config.Settings
-	e.IgnoreUnmatched = settings.OnUnmatched == "ignore"
+	e.IgnoreUnmatched = settings.OnUnmatched == provider.IgnoreUnmatched
+	e.EnrollUnmatched = settings.OnUnmatched == provider.EnrollUnmatched
 	if !e.Control && !settings.Accept.Takes(e) {
 		e.Control, e.Type, e.Bounce = true, "", ""
 	}

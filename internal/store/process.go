@@ -94,6 +94,14 @@ type Departures struct {
 type Steps interface {
 	// Lookup finds the owners of match keys.
 	Lookup(l *Lookup) error
+	// Hold keeps everybody else from giving the keys to an enrollment, until
+	// the end of the transaction. again tells that others may have done so
+	// before, so that what was looked up may not be true any more. fresh: the
+	// keys are of events that are not stored yet.
+	Hold(keys []TenantKey, fresh bool) (again bool, err error)
+	// Enroll makes enrollments and gives others what events have told of them,
+	// and takes in what waited for any of it, but for the events under way.
+	Enroll(joiners []*Joiner, under []*Work) error
 	// Insert stores fresh events in the state they have been decided to have.
 	Insert(fresh []*Work) error
 	// Settle moves stored events from one state to another and sets Changed on
@@ -141,6 +149,9 @@ func Process(s Steps, r Rules, works []*Work) error {
 		return nil
 	}
 	if err := match(s, works); err != nil {
+		return err
+	}
+	if err := r.enroll(s, works); err != nil {
 		return err
 	}
 	for _, w := range works {

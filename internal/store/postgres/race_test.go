@@ -98,3 +98,12 @@ func TestOneContactEnrolledByManyAtOnceIsOne(t *testing.T) {
 	// Seven leads have some twenty owners each: an event of one is ambiguous.
 	w.Waits(w.Send(event.Opened, storetest.Lead("3")).ID, store.ReasonAmbiguous)
 }
+
+// TestOnePersonOfManyEventsAtOnceIsOneEnrollment: events of the same people come
+// in on two replicas at once, from a source that enrolls, while some of them
+// are enrolled by hand.
+func TestOnePersonOfManyEventsAtOnceIsOneEnrollment(t *testing.T) {
+	t.Parallel()
+	w := storetest.New(t, open)
+	storetest.EnrollAtOnce(w, 400, w.Store, replica(w))
+}

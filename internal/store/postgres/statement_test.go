@@ -146,6 +146,7 @@ func unbound() map[string]string {
 		"SELECT value FROM setting":               "the server's own",
 		"INSERT INTO setting":                     "the server's own",
 		"SELECT current_setting":                  "of the database server",
+		"SELECT CASE WHEN b.whole":                "a number made of the tenant",
 		"SELECT pg_advisory":                      "a number made of tenant and key",
 		"SELECT count(*) FROM api_key":            "is there any admin key, of whatever tenant?",
 		"SELECT status, count(*) FROM dead":       "a metric over all tenants",

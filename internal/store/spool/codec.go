@@ -76,6 +76,7 @@ func eventFields(e *event.Event) []field {
 		{29, &e.IgnoreUnmatched},
 		{30, (*uuid.UUID)(&e.Nonce.Key)},
 		{31, (*uuid.UUID)(&e.Nonce.Digest)},
+		{32, &e.EnrollUnmatched},
 	}
 }
 

@@ -157,7 +157,7 @@ type group struct {
 func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for _, g := range []group{
-		matching(), identities(), nonces(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
+		matching(), identities(), nonces(), life(), retries(), beside(), adoptions(), eventsEnroll(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
