@@ -430,10 +430,8 @@ func checkSettings(wrong []fault.Field, p *provider.Provider, in, old provider.S
 		}
 	}
 
-	if p != nil {
-		if err := p.CheckUnmatched(in.OnUnmatched); err != nil {
-			bad("on_unmatched", err.Error())
-		}
+	if err := p.CheckUnmatched(in.OnUnmatched); err != nil {
+		bad("on_unmatched", err.Error())
 	}
 	return out, wrong
 }

@@ -64,13 +64,14 @@ const (
 )
 
 // CheckUnmatched refuses what OnUnmatched cannot be, and enrolling where the
-// provider's events never tell the campaign that they would enroll in.
+// provider's events never tell the campaign that they would enroll in. Of no
+// provider it takes all that there is.
 func (p *Provider) CheckUnmatched(v string) error {
 	switch v {
 	case "", ParkUnmatched, IgnoreUnmatched:
 		return nil
 	case EnrollUnmatched:
-		if !slices.Contains(p.Tells, tellsCampaigns) {
+		if p != nil && !slices.Contains(p.Tells, tellsCampaigns) {
 			return fmt.Errorf("%s tells no campaigns: nobody would be enrolled", p.Title)
 		}
 		return nil

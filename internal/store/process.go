@@ -185,16 +185,28 @@ func Process(s Steps, r Rules, works []*Work) error {
 func (x *Effects) account(w *Work) {
 	if w.Fresh {
 		x.Ledger(w.Event.Tenant).Received++
-		if !w.Event.Control {
-			x.Suppress(w.Event)
-		}
 	} else {
 		x.Book(w.Event.Tenant, w.From, -1)
+	}
+	if w.speaks() {
+		x.Suppress(w.Event)
 	}
 	x.Book(w.Event.Tenant, w.To, 1)
 	if w.To == event.Applied {
 		x.Apply(w.Event, w.Instance, w.Decision.Enrollment)
 	}
+}
+
+// speaks tells whether what the event says of its address counts from now on:
+// when it comes in, but of one that may be forged when a person has replayed it.
+func (w *Work) speaks() bool {
+	switch {
+	case w.Event.Control:
+		return false
+	case w.Fresh:
+		return w.Bury != ReasonNonceReused
+	}
+	return w.By == ByReplay && w.Reason == ReasonNonceReused
 }
 
 // decide turns a match into the state an event goes to.

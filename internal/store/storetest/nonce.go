@@ -7,7 +7,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"tallyhook/internal/campaign"
 	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 )
 
@@ -134,7 +136,20 @@ func nonceBuried(w *World) {
 	late := Once("t", w.Event(event.Clicked))[0]
 	Same(w.T, "refused", w.Put(late)[0].Refused, true)
 	Same(w.T, "buried too", bury(late).Outcome, event.OutcomeDead)
-	Same(w.T, "its letter", w.LetterOf(late.ID).Reason, store.ReasonNonceReused)
+	l := w.LetterOf(late.ID)
+	Same(w.T, "its letter", l.Reason, store.ReasonNonceReused)
+	// It may be forged: it has no effect until a person says otherwise.
+	forged := Once("t", w.Event(event.Unsubscribed, Address("ada@example.com")))[0]
+	bury(forged)
+	ada := w.Person("ada@example.com")
+	_, err := w.Suppression(w.Ctx(), w.Tenant, "ada@example.com")
+	Kind(w.T, err, fault.NotFound)
+	Same(w.T, "status", w.Status(ada), campaign.StatusActive)
+	_, err = w.ReplayLetters(w.Ctx(), w.Tenant, []uuid.UUID{w.LetterOf(forged.ID).ID})
+	w.must(err)
+	w.IsApplied(forged.ID, ada)
+	Same(w.T, "status", w.Status(ada), campaign.StatusUnsubscribed)
+	Same(w.T, "suppressed", w.reason("ada@example.com"), "unsubscribed")
 }
 
 func nonceForgotten(w *World) {
