@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -134,18 +135,18 @@ func enrolling(works []*Work) []*Work {
 	return asking
 }
 
-// keysOf are the keys that the enrollments of events will own.
+// keysOf are the keys that the enrollments of events will own, each once.
 func keysOf(works []*Work) []TenantKey {
-	var keys []TenantKey
+	keys := make(map[TenantKey]bool, 2*len(works))
 	for _, w := range works {
 		if lead, _ := w.lead(); lead.Value != "" {
-			keys = append(keys, TenantKey{w.Event.Tenant, lead.Key().Hash})
+			keys[TenantKey{w.Event.Tenant, lead.Key().Hash}] = true
 		}
 		if a := w.address(); a != "" {
-			keys = append(keys, TenantKey{w.Event.Tenant, event.AddressKey(a)})
+			keys[TenantKey{w.Event.Tenant, event.AddressKey(a)}] = true
 		}
 	}
-	return keys
+	return slices.Collect(maps.Keys(keys))
 }
 
 // join makes of events that enroll the people they tell of, each once, and

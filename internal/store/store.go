@@ -107,7 +107,7 @@ type Record struct {
 // Moment is one entry of an event's timeline.
 type Moment struct {
 	At     time.Time
-	What   string // received, parked, attempt, applied, adopted, buried, replayed, assigned, duplicate, ignored
+	What   string // received, parked, attempt, enrolled, applied, adopted, buried, replayed, assigned, duplicate, ignored
 	Detail string
 }
 

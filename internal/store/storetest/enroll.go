@@ -74,6 +74,19 @@ func (w *World) setStatus(instance uuid.UUID, status campaign.InstanceStatus) st
 	return d
 }
 
+// Newcomers are n events of n/2 people, by lead and address, from a number on;
+// where they are new, an event of an ordinary source waits for the first of them.
+func (w *World) Newcomers(n, from int, opts ...Option) []event.Event {
+	w.T.Helper()
+	batch := make([]event.Event, n)
+	for i := range batch {
+		p := from + i/2
+		batch[i] = w.Event(event.Opened, append([]Option{Lead(fmt.Sprint("newcomer ", p)), Address(fmt.Sprintf("newcomer%d@example.com", p))}, opts...)...)
+	}
+	w.Send(event.Clicked, Address(fmt.Sprintf("newcomer%d@example.com", from)))
+	return batch
+}
+
 func firstEventEnrolls(w *World) {
 	in := w.tool()
 	r := w.Send(event.Sent, Lead("l"), Address("Ada <ADA@example.com>"), Enrolling("cam"))
