@@ -389,7 +389,7 @@ func EnrollAtOnce(w *World, people int, a, b Store) {
 	for n := range each {
 		s := []Store{a, b}[n%2]
 		order := rand.Perm(people) //nolint:gosec // any order will do
-		size := 1 + rand.IntN(20) //nolint:gosec // any size will do
+		size := 1 + rand.IntN(20)  //nolint:gosec // any size will do
 		group.Go(func() {
 			var batch []event.Event
 			for at, p := range order {
