@@ -434,12 +434,8 @@ func checkSettings(wrong []fault.Field, p *provider.Provider, in, old provider.S
 		}
 	}
 
-	switch in.OnUnmatched {
-	case "", "park", "ignore":
-	case "enroll":
-		bad("on_unmatched", "enroll is not in this release; park and ignore are")
-	default:
-		bad("on_unmatched", "must be park or ignore")
+	if err := p.CheckUnmatched(in.OnUnmatched); err != nil {
+		bad("on_unmatched", err.Error())
 	}
 	return out, wrong
 }

@@ -51,7 +51,7 @@ func TestCreateSource(t *testing.T) {
 	f := setup(t)
 	settings := provider.Settings{
 		BasicAuth: "ada:pass:word", Headers: map[string]string{"X-Team": "blue-secret"},
-		AllowedCIDRs: []string{"203.0.113.0/24", "2001:db8::1"}, OnUnmatched: "ignore",
+		AllowedCIDRs: []string{"203.0.113.0/24", "2001:db8::1"}, OnUnmatched: "enroll",
 		Accept: provider.Accept{Campaigns: []string{"cam_1"}}, TopicARNs: []string{"arn:aws:sns:eu-west-1:123456789012:mail"},
 	}
 	made := create(t, f, access.SourceInput{Provider: "generic", Name: "ours", Settings: settings})
@@ -143,7 +143,7 @@ func TestCreateSourceChecks(t *testing.T) {
 		"Campaigns":   {set(provider.Settings{Accept: provider.Accept{Campaigns: []string{"cam_1", " cam_2"}}}), "body.settings.accept"},
 		"Topics":      {set(provider.Settings{TopicARNs: []string{"mail"}}), "body.settings.topic_arns"},
 		"TopicsMany":  {set(provider.Settings{TopicARNs: make([]string, 65)}), "body.settings.topic_arns"},
-		"Enroll":      {set(provider.Settings{OnUnmatched: "enroll"}), "body.settings.on_unmatched"},
+		"Enroll":      {access.SourceInput{Provider: "postmark", Name: "s", Settings: provider.Settings{OnUnmatched: "enroll"}}, "body.settings.on_unmatched"},
 		"Unmatched":   {set(provider.Settings{OnUnmatched: "drop"}), "body.settings.on_unmatched"},
 	} {
 		made, err := f.CreateSource(t.Context(), f.admin, tt.in)
@@ -152,7 +152,7 @@ func TestCreateSourceChecks(t *testing.T) {
 		if d := cmp.Diff([]string{tt.want, ""}, got); d != "" || made.URL != "" {
 			t.Errorf("%s: %s", name, d)
 		}
-		if tt.in.Settings.OnUnmatched == "enroll" && !strings.Contains(err.Error(), "not in this release") {
+		if tt.in.Settings.OnUnmatched == "enroll" && !strings.Contains(err.Error(), "tells no campaigns") {
 			t.Errorf("got %v", err)
 		}
 		if s := tt.in.Secret; s != "" && strings.Contains(err.Error(), s) {

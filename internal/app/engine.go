@@ -40,6 +40,7 @@ type Store interface {
 	LetterCounts(ctx context.Context) (map[store.LetterStatus]int64, error)
 	Ledgers(ctx context.Context) ([]store.Ledger, error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
+	ForgetNonces(ctx context.Context, before time.Time, n int) (more bool, err error)
 	Ping(ctx context.Context) error
 	Close() error
 }

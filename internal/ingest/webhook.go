@@ -56,8 +56,6 @@ type Receiver struct {
 	// Confirm calls an address that a vendor wants to be called; see
 	// provider.Provider. Nil: none is.
 	Confirm func(ctx context.Context, address string) error
-
-	nonces nonces
 }
 
 // Receive takes one webhook. The Receipt names the provider also when there
@@ -93,11 +91,17 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	for i := range events {
 		own(&events[i], src)
 	}
-	if p := src.Provider; p.Nonce != nil && !r.nonces.take(src.ID, p.Nonce(req), events, r.Now()) {
-		return receipt, r.refuse(ctx, src, req, errNonce)
+	if src.Provider.Nonce != nil {
+		nonce := event.NonceOf(src.ID.String(), src.Provider.Nonce(req), events)
+		for i := range events {
+			events[i].Nonce = nonce
+		}
 	}
 	results, err := r.accept(ctx, events)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNonce):
+		return receipt, r.refuse(ctx, src, req, err)
+	case err != nil:
 		return receipt, err
 	}
 	for _, res := range results {
@@ -121,6 +125,7 @@ func (r *Receiver) accept(ctx context.Context, events []event.Event) ([]store.Re
 	return results, nil
 }
 
+// errNonce is what becomes of a request whose nonce the store has with another event.
 var errNonce = fmt.Errorf("%w: its token came with another event before", provider.ErrMismatch)
 
 // confirm calls the address that a request wants to be called, if there is
@@ -256,7 +261,8 @@ func forbiddenIn(p *provider.Provider, events []event.Event) string {
 func own(e *event.Event, src access.Opened) {
 	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
 	settings := src.Config.Settings
-	e.IgnoreUnmatched = settings.OnUnmatched == "ignore"
+	e.IgnoreUnmatched = settings.OnUnmatched == provider.IgnoreUnmatched
+	e.EnrollUnmatched = settings.OnUnmatched == provider.EnrollUnmatched
 	if !e.Control && !settings.Accept.Takes(e) {
 		e.Control, e.Type, e.Bounce = true, "", ""
 	}

@@ -11,6 +11,8 @@ package provider
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"tallyhook/internal/event"
@@ -51,7 +53,30 @@ type Settings struct {
 	Agents       map[string]Agent  `json:"agents,omitempty"`        // what each PhantomBuster agent does
 	TopicARNs    []string          `json:"topic_arns,omitempty"`    // SNS topics of an SES source
 	Accept       Accept            `json:"accept,omitzero"`         // what is taken; the rest is ignored
-	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default) or ignore; enroll comes later
+	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default), ignore or enroll
+}
+
+// What becomes of an event without an enrollment.
+const (
+	ParkUnmatched   = "park"
+	IgnoreUnmatched = "ignore"
+	EnrollUnmatched = "enroll"
+)
+
+// CheckUnmatched refuses what OnUnmatched cannot be, and enrolling where the
+// provider's events never tell the campaign that they would enroll in. Of no
+// provider it takes all that there is.
+func (p *Provider) CheckUnmatched(v string) error {
+	switch v {
+	case "", ParkUnmatched, IgnoreUnmatched:
+		return nil
+	case EnrollUnmatched:
+		if p != nil && !slices.Contains(p.Tells, tellsCampaigns) {
+			return fmt.Errorf("%s tells no campaigns: nobody would be enrolled", p.Title)
+		}
+		return nil
+	}
+	return errors.New("must be park, ignore or enroll")
 }
 
 // Refusal is why a webhook is not accepted.

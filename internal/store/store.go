@@ -80,6 +80,9 @@ type Result struct {
 	NextAttemptAt time.Time // of an orphan
 	Waited        time.Duration
 	By            string // who settled it: live, adoption, retry, replay, assign
+	// Refused says that the event's nonce has come with another event before:
+	// nothing of it was stored, and nothing else here is set.
+	Refused bool
 	// Seq is set by Retry and Failed: which of the claimed events this is.
 	Seq int64
 }
@@ -91,6 +94,7 @@ const (
 	ReasonUndecodable    = "undecodable"
 	ReasonForbiddenInput = "forbidden_input"
 	ReasonPoison         = "poison"
+	ReasonNonceReused    = "nonce_reused" // found when it had been accepted already, into a spool
 )
 
 // Record is an event as it is stored.
@@ -114,7 +118,7 @@ type Record struct {
 // Moment is one entry of an event's timeline.
 type Moment struct {
 	At     time.Time
-	What   string // received, parked, attempt, applied, adopted, buried, replayed, assigned, duplicate, ignored
+	What   string // received, parked, attempt, enrolled, applied, adopted, buried, replayed, assigned, duplicate, ignored
 	Detail string
 }
 

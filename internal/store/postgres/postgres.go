@@ -8,8 +8,8 @@
 // and its enrollment that are committed at the same moment find each other
 // (see look).
 //
-// Locks are taken in one order: advisory locks of idempotency and match keys,
-// identities by key, rows of the queue by number, events by number, enrollments
+// Locks are taken in one order: nonces and identities by key, advisory locks of
+// idempotency and match keys (see tooLate), rows of the queue by number, events by number, enrollments
 // by id, facts, suppressions, and last the sums, which each writer keeps in a
 // slot of its own.
 package postgres
@@ -155,7 +155,7 @@ var errChanged = errors.New("changed meanwhile")
 // lostRace tells whether the transaction lost to another one and may simply be
 // run again: serialization_failure and deadlock_detected.
 func lostRace(err error) bool {
-	if errors.Is(err, errChanged) {
+	if _, late := errors.AsType[*tooLate](err); late || errors.Is(err, errChanged) {
 		return true
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)

@@ -20,11 +20,11 @@ func (t *tx) Insert(fresh []*store.Work) error {
 	_, err := t.exec(`INSERT INTO event (seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, identity, metadata, payload)
+		settled_by, identity, metadata, payload, enrolls)
 		SELECT seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, identity, metadata, payload FROM b_event(?1)`, bind(fresh, t.eventColumn))
+		settled_by, identity, metadata, payload, enrolls FROM b_event(?1)`, bind(fresh, t.eventColumn))
 	if err != nil {
 		return err
 	}

@@ -243,6 +243,7 @@ type tx struct {
 	either    []func()        // what may be done whether or not the commit went through
 	changed   bool            // it wrote something
 	processed int             // waiting events that adoptions have looked at
+	under     map[int64]bool  // events on their way through the processor, which adoptions pass over
 }
 
 // write runs fn in one transaction under the store's deadline.

@@ -43,6 +43,7 @@ type Events interface {
 	Assign(ctx context.Context, tenant int64, eventID, enrollment uuid.UUID, actor string) (store.Result, error)
 	IndexNext(ctx context.Context, n int) (more bool, err error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
+	ForgetNonces(ctx context.Context, before time.Time, n int) (more bool, err error)
 }
 
 // Queue is the retry schedule and the processor behind it.
@@ -158,7 +159,7 @@ type group struct {
 func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for _, g := range []group{
-		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
+		matching(), identities(), nonces(), life(), retries(), beside(), adoptions(), eventsEnroll(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
