@@ -154,6 +154,9 @@ type Opened struct {
 	PerSecond int  // webhooks of the whole tenant; 0: no limit
 
 	gone bool // deleted; only the provider is told, for its dialect of refusals
+
+	former    []formerSecret
+	tokenEnds time.Time // of a former token that it was found by
 }
 
 // Rejection is one refused webhook.

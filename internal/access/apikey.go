@@ -229,9 +229,7 @@ func (s *Service) completeKey(k *store.Key, tenant int64, plain string) error {
 
 // admitKey lets a key that was just stored be used at once.
 func (s *Service) admitKey(k store.Key) {
-	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
-	s.change()
-	s.known.addKey(k.Hash)
+	s.Heard(store.Change{Kind: store.ChangedKey, ID: k.ID, Hash: k.Hash})
 }
 
 func checkScopes(wrong []fault.Field, scopes []string) []fault.Field {
@@ -302,8 +300,7 @@ func (s *Service) RevokeKey(ctx context.Context, by Principal, id uuid.UUID) err
 // endKey forgets what is known of a key that has changed. Where it is known
 // when it ends, no snapshot from before lets it live longer.
 func (s *Service) endKey(id uuid.UUID, at time.Time) {
-	s.keys.forget(func(_ [32]byte, k store.Key) bool { return k.ID == id }, func([32]byte) bool { return false })
-	s.change()
+	s.Heard(store.Change{Kind: store.ChangedKey, ID: id})
 	if at.IsZero() {
 		return
 	}
@@ -326,8 +323,8 @@ func (s *Service) hasEnded(id uuid.UUID) bool {
 // addresses. The old one ends when the grace is over, or when it would have
 // ended anyway. plain is shown as by MakeKey.
 func (s *Service) RotateKey(ctx context.Context, by Principal, id uuid.UUID, in KeyRotation) (k, old store.Key, plain string, err error) {
-	if in.Grace < 0 || in.Grace > maxKeyGrace {
-		return k, old, "", fault.BadInput(fault.Field{Location: "body.grace", Message: fmt.Sprintf("must be 0s to %dh", maxKeyGrace/time.Hour)})
+	if in.Grace < 0 || in.Grace > MaxGrace {
+		return k, old, "", fault.BadInput(fault.Field{Location: "body.grace", Message: fmt.Sprintf("must be 0s to %dh", MaxGrace/time.Hour)})
 	}
 	if wrong := s.checkExpiry(nil, in.Expires); len(wrong) > 0 {
 		return k, old, "", fault.BadInput(wrong...)

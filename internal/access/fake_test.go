@@ -29,6 +29,7 @@ type memory struct {
 	keys     map[uuid.UUID]store.Key
 	sources  map[uuid.UUID]store.Source
 	settings map[string][]byte
+	former   map[[32]byte]store.FormerToken
 	audits   []store.Audit
 }
 
@@ -37,7 +38,7 @@ var _ access.Store = (*memory)(nil)
 func newMemory() *memory {
 	return &memory{
 		calls: map[string]int{}, keys: map[uuid.UUID]store.Key{}, sources: map[uuid.UUID]store.Source{},
-		settings: map[string][]byte{},
+		settings: map[string][]byte{}, former: map[[32]byte]store.FormerToken{},
 	}
 }
 
@@ -205,7 +206,13 @@ func (m *memory) CreateSource(_ context.Context, s store.Source, traces ...store
 }
 
 func (m *memory) SourceByToken(_ context.Context, hash [32]byte) (store.Source, error) {
-	return m.source("SourceByToken", func(s store.Source) bool { return s.TokenHash == hash })
+	s, err := m.source("SourceByToken", func(s store.Source) bool {
+		return s.TokenHash == hash || m.former[hash].Source == s.ID
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.TokenEndsAt = m.former[hash].EndsAt
+	return s, err
 }
 
 func (m *memory) SourceByID(_ context.Context, id uuid.UUID) (store.Source, error) {
@@ -242,11 +249,22 @@ func (m *memory) Sources(_ context.Context, tenant int64, _ store.Page) (rows []
 	return rows, 0, err
 }
 
-func (m *memory) UpdateSource(_ context.Context, s store.Source, traces ...store.Trace) error {
+func (m *memory) FormerTokens(context.Context, int64, int) ([]store.FormerToken, int64, error) {
+	err := m.enter("FormerTokens")
+	defer m.mu.Unlock()
+	return nil, 0, err
+}
+
+func (m *memory) UpdateSource(_ context.Context, was, s store.Source, ends time.Time, traces ...store.Trace) error {
 	err := m.enter("UpdateSource")
 	defer m.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case !bytes.Equal(m.sources[s.ID].Sealed, was.Sealed) || m.sources[s.ID].TokenHash != was.TokenHash:
+		return fault.New(fault.Conflict, "the row is another")
+	case s.TokenHash != was.TokenHash:
+		m.former[was.TokenHash] = store.FormerToken{Hash: was.TokenHash, Source: s.ID, EndsAt: ends}
 	}
 	m.sources[s.ID] = s
 	return m.leave(traces)

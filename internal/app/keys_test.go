@@ -20,7 +20,7 @@ func TestKeysOutliveARestart(t *testing.T) {
 	for _, s := range access.Scopes() {
 		ids[s], keys[s] = admin.NewKey(s, s)
 	}
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Fatalf("exit code %d, want 0", code)
 	}
 	server = testenv.Start(t, o)

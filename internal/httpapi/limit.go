@@ -70,7 +70,7 @@ func (s *server) meter(w http.ResponseWriter, r *http.Request) error {
 		}
 		c.who = who
 		if c.over = s.spend(w, limit.API, limit.Of(who.KeyID)); c.over == nil {
-			c.over = s.Budgets.Share(limit.API, who.Tenant, who.PerSecond)
+			c.over = s.Budgets.Whole(limit.API, who.Tenant, who.PerSecond)
 			tellExceeded(w, c.over)
 		}
 	case errors.Is(err, access.ErrSuspended): // the key is good

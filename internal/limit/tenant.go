@@ -17,25 +17,25 @@ type tenants struct {
 	now func() time.Time
 
 	mu sync.Mutex // guards what follows
-	of map[share]*Window
+	of map[whole]*Window
 }
 
-type share struct {
+type whole struct {
 	kind   Kind
 	tenant int64
 }
 
-// Share spends one of what a tenant may do in a second over all its API keys
+// Whole spends one of what a tenant may do in a second over all its API keys
 // (API) or over all its sources (Webhook). No limit is 0. The error is a fault
 // of kind Throttled.
-func (b *Budgets) Share(kind Kind, tenant int64, perSecond int) error {
+func (b *Budgets) Whole(kind Kind, tenant int64, perSecond int) error {
 	if perSecond <= 0 {
 		return nil
 	}
 	var k Key
 	k[0] = 't'
 	binary.BigEndian.PutUint64(k[1:], uint64(tenant)) //nolint:gosec // a number like any other
-	d := b.whole.window(share{kind, tenant}, Rate{perSecond, time.Second}).Take(k)
+	d := b.whole.window(whole{kind, tenant}, Rate{perSecond, time.Second}).Take(k)
 	if d.Allowed {
 		return nil
 	}
@@ -52,17 +52,17 @@ func (b *Budgets) Share(kind Kind, tenant int64, perSecond int) error {
 // Shared spends one of what a tenant's sources may send together, once a
 // request has shown a good signature.
 func (b *Budgets) Shared(tenant int64, perSecond int) error {
-	return b.Share(Webhook, tenant, perSecond)
+	return b.Whole(Webhook, tenant, perSecond)
 }
 
-// window is the budget of a share; a new one when its rate was changed.
-func (t *tenants) window(of share, r Rate) *Window {
+// window is the budget of a tenant; a new one when its rate was changed.
+func (t *tenants) window(of whole, r Rate) *Window {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.of[of]
 	if w == nil || w.rate != r {
 		if t.of == nil {
-			t.of = map[share]*Window{}
+			t.of = map[whole]*Window{}
 		}
 		w = NewWindow(r, 1, t.now)
 		t.of[of] = w

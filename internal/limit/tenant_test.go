@@ -9,9 +9,9 @@ import (
 	"tallyhook/internal/limit"
 )
 
-// TestShare: what a tenant may do together is apart for requests and webhooks,
+// TestWhole: what a tenant may do together is apart for requests and webhooks,
 // and for each tenant.
-func TestShare(t *testing.T) {
+func TestWhole(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	var refused []limit.Kind
@@ -19,7 +19,7 @@ func TestShare(t *testing.T) {
 	b.Refused = func(k limit.Kind) { refused = append(refused, k) }
 	take := func(kind limit.Kind, tenant int64, perSecond int, want bool) {
 		t.Helper()
-		if err := b.Share(kind, tenant, perSecond); (err == nil) != want || err != nil && !fault.Is(err, fault.Throttled) {
+		if err := b.Whole(kind, tenant, perSecond); (err == nil) != want || err != nil && !fault.Is(err, fault.Throttled) {
 			t.Errorf("%s of tenant %d: got %v", kind, tenant, err)
 		}
 	}
@@ -40,8 +40,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestShareAtOnce lets never more than the rate through.
-func TestShareAtOnce(t *testing.T) {
+// TestWholeAtOnce lets never more than the rate through.
+func TestWholeAtOnce(t *testing.T) {
 	t.Parallel()
 	b := limit.NewBudgets(limit.Rates{}, newClock().now)
 	var passed atomic.Int64
@@ -49,7 +49,7 @@ func TestShareAtOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				if b.Share(limit.API, 2, 50) == nil {
+				if b.Whole(limit.API, 2, 50) == nil {
 					passed.Add(1)
 				}
 			}

@@ -105,6 +105,7 @@ func (s *Store) UpdateTenant(ctx context.Context, n store.Tenant, traces ...stor
 		case changed == 0:
 			return fault.New(fault.NotFound, "there is no tenant %s", n.UID)
 		}
+		t.tell(store.Change{Kind: store.ChangedTenant})
 		return t.leave(n.UID, traces)
 	})
 }
@@ -128,6 +129,7 @@ func (s *Store) SuspendTenant(ctx context.Context, uid uuid.UUID, at time.Time, 
 			}
 			return fault.New(fault.NotFound, "there is no tenant %s", uid)
 		}
+		t.tell(store.Change{Kind: store.ChangedTenant})
 		return t.leave(uid, traces)
 	})
 }

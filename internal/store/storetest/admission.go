@@ -319,7 +319,7 @@ func auditIsPart(w *World) {
 	w.must(w.RotateKey(w.Ctx(), k.ID, next, w.Clock.Now(), trace))
 	w.must(w.RevokeKey(w.Ctx(), w.Tenant, next.ID, w.Clock.Now(), trace))
 	w.must(w.CreateSource(w.Ctx(), s, trace))
-	w.must(w.UpdateSource(w.Ctx(), s, trace))
+	w.must(w.UpdateSource(w.Ctx(), s, s, time.Time{}, trace))
 	w.must(w.DeleteSource(w.Ctx(), w.Tenant, s.ID, w.Clock.Now(), trace))
 	made, err := w.Store.CreateTenant(w.Ctx(), store.Tenant{Name: "acme"}, store.Key{}, trace)
 	w.must(err)
@@ -331,7 +331,7 @@ func auditIsPart(w *World) {
 		"RotateKey":     func() error { return w.RotateKey(w.Ctx(), k.ID, w.key(9), w.Clock.Now(), trace) },
 		"RevokeKey":     func() error { return w.RevokeKey(w.Ctx(), w.Tenant, next.ID, w.Clock.Now(), trace) },
 		"CreateSource":  func() error { return w.CreateSource(w.Ctx(), w.source(1), trace) },
-		"UpdateSource":  func() error { return w.UpdateSource(w.Ctx(), s, trace) },
+		"UpdateSource":  func() error { return w.UpdateSource(w.Ctx(), s, s, time.Time{}, trace) },
 		"DeleteSource":  func() error { return w.DeleteSource(w.Ctx(), w.Tenant, s.ID, w.Clock.Now(), trace) },
 		"UpdateTenant":  func() error { return w.UpdateTenant(w.Ctx(), store.Tenant{}, trace) },
 		"SuspendTenant": func() error { return w.SuspendTenant(w.Ctx(), made.UID, w.Clock.Now(), trace) },
