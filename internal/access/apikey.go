@@ -345,9 +345,6 @@ func (s *Service) RotateKey(ctx context.Context, by Principal, id uuid.UUID, in 
 	return k, old, plain, err
 }
 
-// maxKeyGrace bounds how long a key stays valid after it was rotated.
-const maxKeyGrace = 30 * 24 * time.Hour
-
 // liveKey reads a key that is neither revoked nor expired.
 func (s *Service) liveKey(ctx context.Context, tenant int64, id uuid.UUID) (store.Key, error) {
 	k, err := s.store.KeyByID(ctx, tenant, id)

@@ -34,7 +34,7 @@ func needs() map[string]string {
 		access.ScopeEventsWrite:    "postEvents postEventsWebhook assignEvent",
 		access.ScopeDLQRead:        "listLetters getLetterStats getLetter getReplay",
 		access.ScopeDLQWrite:       "replayLetters cancelReplay replayLetter ignoreLetter restoreLetter",
-		access.ScopeAdmin:          "createSource listSources getSource patchSource deleteSource listRejections createKey listKeys rotateKey revokeKey listAudit",
+		access.ScopeAdmin:          "createSource listSources getSource patchSource deleteSource listRejections rotateSourceSecret rotateSourceURL testSource createKey listKeys rotateKey revokeKey listAudit",
 		operator:                   "createTenant listTenants getTenant patchTenant suspendTenant resumeTenant getBalance",
 	} {
 		for id := range strings.FieldsSeq(ids) {
