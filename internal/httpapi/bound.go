@@ -23,6 +23,9 @@ const (
 func (s *server) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := callOf(r.Context())
+		if ambiguous(r) {
+			w.Header().Set("Connection", "close")
+		}
 		limit := s.opt.MaxBodyBytes
 		if c.route != nil && c.route.MaxBody > 0 {
 			limit = c.route.MaxBody
@@ -88,6 +91,14 @@ func (s *server) bound(next http.Handler) http.Handler {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)
 	})
+}
+
+// ambiguous tells requests about whose end a proxy before us may think
+// differently: net/http takes a length away that came beside a coding, and
+// ignores a coding in HTTP/1.0, without telling. What follows such a request on
+// its connection is never read, so nothing can hide in it.
+func ambiguous(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
 }
 
 // zippedBody tells whether a body is compressed; known is false when it is in

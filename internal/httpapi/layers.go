@@ -140,18 +140,21 @@ func (s *server) recoverPanic(next http.Handler) http.Handler {
 // secure sets the security headers of every answer, errors too.
 func (s *server) secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("Cache-Control", "no-store")
-		if callOf(r.Context()).secure {
-			h.Set("Strict-Transport-Security", "max-age=31536000")
-		}
+		secureHeaders(w.Header(), callOf(r.Context()).secure)
 		next.ServeHTTP(w, r)
 	})
+}
+
+func secureHeaders(h http.Header, secure bool) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cache-Control", "no-store")
+	if secure {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
 }
 
 // guard refuses keys that would reach into a JavaScript prototype, anywhere in
