@@ -25,7 +25,8 @@ type Store interface {
 // Options of the committer; zero fields take the defaults.
 type Options struct {
 	MaxBatch  int           // events in one transaction, 500; a larger request goes alone
-	MaxWait   time.Duration // how long Accept waits for its commit, 2 s
+	MaxTurn   int           // of them, one tenant's while others send too, 100; longer requests go in parts then
+	MaxWait   time.Duration // how long Accept waits for its commit, or for that of each part, 2 s
 	MaxBytes  int           // of payloads in one transaction, 8 MiB; a larger request goes alone
 	MaxHeld   int           // bytes of payloads that one tenant may have waiting, 128 MiB
 	MaxQueued int           // events that one tenant may have waiting, 30,000
@@ -42,7 +43,10 @@ type Options struct {
 // under load hundreds of requests share one fsync.
 //
 // Requests are taken first come first served within a tenant and in turn over
-// the tenants, so a tenant's flood fills its own bound and nobody else's.
+// the tenants, so a tenant's flood fills its own bound and nobody else's. While
+// more than one tenant sends, a transaction holds no more than a turn of each:
+// what a neighbour waits for is then one such turn, and not a flood's largest
+// arrays.
 //
 // With a spool, events are kept there while the store is away, and go to the
 // store when it is back: see Spool.
@@ -54,11 +58,13 @@ type Committer struct {
 	mu      sync.Mutex // guards what follows
 	work    *sync.Cond // there is something to commit, or the end
 	tenants map[int64]*lane
-	turn    []int64 // tenants with something waiting, in the order they are served
-	bulk    *replay // waits to be committed behind live requests; nil: nothing
-	row     int     // live batches taken since bulk waits
-	closed  bool    // nothing more is accepted
-	ended   bool    // nothing more will come
+	turn    []int64   // tenants with something waiting, in the order they are served
+	bulk    *replay   // waits to be committed behind live requests; nil: nothing
+	row     int       // live batches taken since bulk waits
+	last    int64     // tenant of the last request; 0: there was none
+	mixed   time.Time // when last changed the last time
+	closed  bool      // nothing more is accepted
+	ended   bool      // nothing more will come
 
 	writers sync.WaitGroup
 	breaker breaker
@@ -88,6 +94,9 @@ type request struct {
 func NewCommitter(st Store, o Options) *Committer {
 	if o.MaxBatch == 0 {
 		o.MaxBatch = 500
+	}
+	if o.MaxTurn == 0 {
+		o.MaxTurn = 100
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 8 << 20
@@ -130,6 +139,21 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 	if err := c.complete(events); err != nil {
 		return nil, err
 	}
+	var results []store.Result
+	for rest := events; len(rest) > 0; {
+		part := rest[:c.part(len(rest))]
+		got, err := c.accept(ctx, part)
+		if err != nil || len(part) == len(events) {
+			return got, err
+		}
+		results = append(results, got...)
+		rest = rest[len(part):]
+	}
+	return results, nil
+}
+
+// accept does so for what is committed at once.
+func (c *Committer) accept(ctx context.Context, events []event.Event) ([]store.Result, error) {
 	r := &request{events: events, done: make(chan struct{})}
 	for i := range events {
 		r.bytes += len(events[i].Payload)
@@ -153,6 +177,25 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 		c.mu.Unlock()
 		return nil, fault.Wrap(fault.Unavailable, "accept", ctx.Err())
 	}
+}
+
+// sharing is how long after a change of tenants several are taken to send.
+const sharing = 2 * time.Second
+
+// shared tells whether several tenants send. The caller has the lock.
+func (c *Committer) shared() bool {
+	age := c.opt.Now().Sub(c.mixed)
+	return !c.mixed.IsZero() && age >= 0 && age < sharing
+}
+
+// part is how many of n events of a request are committed at once.
+func (c *Committer) part(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shared() {
+		return min(n, c.opt.MaxTurn)
+	}
+	return n
 }
 
 func (c *Committer) complete(events []event.Event) error {
@@ -191,6 +234,12 @@ func (c *Committer) enqueue(r *request) error {
 	defer c.mu.Unlock()
 	if c.closed {
 		return fault.New(fault.Unavailable, "the server is shutting down")
+	}
+	if c.last != tenant {
+		if c.last != 0 {
+			c.mixed = c.opt.Now()
+		}
+		c.last = tenant
 	}
 	l := c.tenants[tenant]
 	if l == nil {
@@ -268,32 +317,44 @@ func (c *Committer) next() ([]*request, *replay) {
 	}
 }
 
-// gather takes the next batch: one request of each waiting tenant in turn. The
-// caller has the lock.
+// gather takes the next batch: one request of each waiting tenant in turn, and
+// of each no more than its share. The caller has the lock.
 func (c *Committer) gather() []*request {
+	share := c.opt.MaxBatch
+	if c.shared() {
+		share = c.opt.MaxTurn
+	}
 	var batch []*request
+	var sated []int64 // they have their share, and wait for the next batch
+	taken := map[int64]int{}
 	n, bytes := 0, 0
 	for len(c.turn) > 0 {
 		tenant := c.turn[0]
 		l := c.tenants[tenant]
 		r := l.requests[0]
 		if n > 0 && (n+len(r.events) > c.opt.MaxBatch || bytes+r.bytes > c.opt.MaxBytes) {
-			return batch
+			break
+		}
+		c.turn = c.turn[1:]
+		if has := taken[tenant]; has > 0 && has+len(r.events) > share {
+			sated = append(sated, tenant)
+			continue
 		}
 		batch = append(batch, r)
+		taken[tenant] += len(r.events)
 		n += len(r.events)
 		bytes += r.bytes
 		l.requests[0] = nil
 		l.requests = l.requests[1:]
 		l.events -= len(r.events)
 		l.bytes -= r.bytes
-		c.turn = c.turn[1:]
 		if len(l.requests) > 0 {
 			c.turn = append(c.turn, tenant)
 		} else {
 			delete(c.tenants, tenant)
 		}
 	}
+	c.turn = append(c.turn, sated...)
 	return batch
 }
 
