@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ type Store interface {
 type Options struct {
 	MaxBatch  int           // events in one transaction, 500; a larger request goes alone
 	MaxTurn   int           // of them, one tenant's while others send too, 100; longer requests go in parts then
-	MaxWait   time.Duration // how long Accept waits for its commit, or for that of each part, 2 s
+	MaxWait   time.Duration // how long Accept waits for its commit, 2 s
 	MaxBytes  int           // of payloads in one transaction, 8 MiB; a larger request goes alone
 	MaxHeld   int           // bytes of payloads that one tenant may have waiting, 128 MiB
 	MaxQueued int           // events that one tenant may have waiting, 30,000
@@ -139,43 +140,58 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 	if err := c.complete(events); err != nil {
 		return nil, err
 	}
-	var results []store.Result
-	for rest := events; len(rest) > 0; {
-		part := rest[:c.part(len(rest))]
-		got, err := c.accept(ctx, part)
-		if err != nil || len(part) == len(events) {
-			return got, err
+	if c.Away() {
+		return c.acceptAway(ctx, newRequest(events))
+	}
+	parts := c.split(events)
+	if err := c.enqueue(parts); err != nil {
+		return nil, err
+	}
+	late := make(chan struct{})
+	timer := time.AfterFunc(c.opt.MaxWait, func() { close(late) })
+	defer timer.Stop()
+	results := make([]store.Result, 0, len(events))
+	for i, r := range parts {
+		got, err := c.wait(ctx, r, late)
+		if err != nil {
+			c.leave(parts[i+1:])
+			return nil, err
 		}
 		results = append(results, got...)
-		rest = rest[len(part):]
 	}
 	return results, nil
 }
 
-// accept does so for what is committed at once.
-func (c *Committer) accept(ctx context.Context, events []event.Event) ([]store.Result, error) {
+func newRequest(events []event.Event) *request {
 	r := &request{events: events, done: make(chan struct{})}
 	for i := range events {
 		r.bytes += len(events[i].Payload)
 	}
-	if c.Away() {
-		return c.acceptAway(ctx, r)
-	}
-	if err := c.enqueue(r); err != nil {
-		return nil, err
-	}
-	timer := time.NewTimer(c.opt.MaxWait)
-	defer timer.Stop()
+	return r
+}
+
+func (c *Committer) wait(ctx context.Context, r *request, late <-chan struct{}) ([]store.Result, error) {
 	select {
 	case <-r.done:
 		return r.results, r.err
-	case <-timer.C:
+	case <-late:
 		return c.overdue(ctx, r)
 	case <-ctx.Done():
 		c.mu.Lock()
 		r.left = true
 		c.mu.Unlock()
 		return nil, fault.Wrap(fault.Unavailable, "accept", ctx.Err())
+	}
+}
+
+// leave gives up the parts of a request that is refused: what no commit has
+// begun with is not worth one.
+func (c *Committer) leave(parts []*request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range parts {
+		r.left = true
+		c.withdraw(r)
 	}
 }
 
@@ -188,14 +204,20 @@ func (c *Committer) shared() bool {
 	return !c.mixed.IsZero() && age >= 0 && age < sharing
 }
 
-// part is how many of n events of a request are committed at once.
-func (c *Committer) part(n int) int {
+// split makes requests of what is to be committed at once: one, unless several
+// tenants send.
+func (c *Committer) split(events []event.Event) []*request {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	n := len(events)
 	if c.shared() {
-		return min(n, c.opt.MaxTurn)
+		n = c.opt.MaxTurn
 	}
-	return n
+	c.mu.Unlock()
+	parts := make([]*request, 0, 1+len(events)/n)
+	for part := range slices.Chunk(events, n) {
+		parts = append(parts, newRequest(part))
+	}
+	return parts
 }
 
 func (c *Committer) complete(events []event.Event) error {
@@ -228,8 +250,13 @@ func (c *Committer) complete(events []event.Event) error {
 	return nil
 }
 
-func (c *Committer) enqueue(r *request) error {
-	tenant := r.events[0].Tenant
+// enqueue puts the parts of one request into its tenant's line, or none.
+func (c *Committer) enqueue(parts []*request) error {
+	tenant, events, bytes := parts[0].events[0].Tenant, 0, 0
+	for _, r := range parts {
+		events += len(r.events)
+		bytes += r.bytes
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -246,15 +273,15 @@ func (c *Committer) enqueue(r *request) error {
 		l = &lane{}
 		c.tenants[tenant] = l
 	}
-	if l.events > 0 && (l.events+len(r.events) > c.opt.MaxQueued || l.bytes+r.bytes > c.opt.MaxHeld) {
+	if l.events > 0 && (l.events+events > c.opt.MaxQueued || l.bytes+bytes > c.opt.MaxHeld) {
 		return &fault.Error{Kind: fault.Unavailable, Op: "accept", Msg: "too many events are waiting", RetryAfter: time.Second}
 	}
 	if len(l.requests) == 0 {
 		c.turn = append(c.turn, tenant)
 	}
-	l.requests = append(l.requests, r)
-	l.events += len(r.events)
-	l.bytes += r.bytes
+	l.requests = append(l.requests, parts...)
+	l.events += events
+	l.bytes += bytes
 	c.work.Signal()
 	return nil
 }
