@@ -89,13 +89,3 @@ func TestHTTP2Floods(t *testing.T) {
 		t.Error("a flood made a handler panic")
 	}
 }
-
-// TestHTTP2LargeHeader is refused on its stream.
-func TestHTTP2LargeHeader(t *testing.T) {
-	t.Parallel()
-	e := startTLS(t, "RATE_LIMIT_ANONYMOUS=0")
-	resp := e.get(e.https(), "/livez?"+strings.Repeat("a", 100_000)) //nolint:bodyclose // get has read and closed it
-	if resp.ProtoMajor != 2 || resp.StatusCode != 431 {
-		t.Errorf("got %d over %s, want 431 over HTTP/2", resp.StatusCode, resp.Proto)
-	}
-}
