@@ -82,8 +82,9 @@ attack: ## 100,000 hostile inputs against a server of its own; INPUTS=, SEED=, U
 vuln: ## known vulnerabilities in the code that we call; VULNDB=file:///folder without the network
 	@scripts/vuln $(VULN_VERSION) '$(VULNDB)'
 
-bench: build ## measure this machine: a server of its own, commits to PostgreSQL, the queue in Redis
+bench: build ## measure this machine: a server of its own, a tenant beside another's flood, commits to PostgreSQL, the queue in Redis
 	bin/tallyhook bench --self
+	go test -run '^$$' -bench Neighbour -benchtime 1x ./internal/app
 	go test -run '^$$' -bench 'Commit|BareInsert' -benchtime 5s ./internal/store/postgres
 	go test -run '^$$' -bench . -benchtime 2s ./internal/redisq
 
