@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -108,7 +109,7 @@ func (l *tlsListener) begin(conn net.Conn) (net.Conn, error) {
 	var out net.Conn = &fronted{Conn: begun, refusal: l.refusal}
 	if first[0] == handshakeRecord {
 		spoken := tls.Server(begun, l.config)
-		if err := spoken.Handshake(); err != nil { // its deadline is the connection's
+		if err := spoken.HandshakeContext(context.Background()); err != nil { // its deadline is the connection's
 			return nil, err
 		}
 		out = spoken

@@ -85,9 +85,16 @@ func TestNothingPersonalInLogsAndMetrics(t *testing.T) {
 	_, key := c.NewKey("Wilhelmina", "events:read")
 	private = append(private, key)
 	for _, h := range []testenv.Header{
-		{Name: "X-API-Key", Value: "wilhelmina-guesses-a-key-of-ours"}, {Name: "Authorization", Value: "Basic d2lsaGVsbWluYTpwdw=="}, {Name: "Origin", Value: "https://wilhelmina@personal.example"},
-		{Name: "Origin", Value: "mailto:" + email}, {Name: "User-Agent", Value: email}, {Name: "Referer", Value: "https://personal.example/?" + email}, {Name: "X-Forwarded-For", Value: email},
-		{Name: "X-Request-ID", Value: email}, {Name: "Content-Encoding", Value: email}, {Name: "Content-Type", Value: email},
+		{Name: "X-API-Key", Value: "wilhelmina-guesses-a-key-of-ours"},
+		{Name: "Authorization", Value: "Basic d2lsaGVsbWluYTpwdw=="},
+		{Name: "Origin", Value: "https://wilhelmina@personal.example"},
+		{Name: "Origin", Value: "mailto:" + email},
+		{Name: "User-Agent", Value: email},
+		{Name: "Referer", Value: "https://personal.example/?" + email},
+		{Name: "X-Forwarded-For", Value: email},
+		{Name: "X-Request-ID", Value: email},
+		{Name: "Content-Encoding", Value: email},
+		{Name: "Content-Type", Value: email},
 	} {
 		c.Do(0, http.MethodPost, "/api/events", event, h)
 	}

@@ -77,11 +77,11 @@ func TestSlowStreamsAreCut(t *testing.T) {
 	_ = resp.Body.Close() // it was cut
 
 	for what, begin := range map[string]string{
-		"Nothing": "", "Preface": preface, "HalfAHeader": preface + frame(headersFrame, 0, 1, getHeaders), "HalfAFrame": preface + frame(headersFrame, endHeaders, 1, getHeaders)[:12],
-		"Continued": preface + frame(headersFrame, 0, 1, getHeaders) + frame(continuationFrame, 0, 1, ""),
+		"Nothing": "", "Preface": preface, "HalfAHeader": preface + frame(headersFrame, 0, getHeaders), "HalfAFrame": preface + frame(headersFrame, endHeaders, getHeaders)[:12],
+		"Continued": preface + frame(headersFrame, 0, getHeaders) + frame(continuationFrame, 0, ""),
 	} {
 		raw := dialSlow(t, ts.Listener.Addr())
-		conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) //nolint:gosec // httptest's own certificate
+		conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // httptest's own certificate
 		if _, err := io.WriteString(conn, begin); err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +101,8 @@ const (
 	getHeaders                      = "\x82\x87\x84\x41\x04test" // GET https://test/ in HPACK
 )
 
-func frame(kind, flags byte, stream uint32, payload string) string {
+// frame is one on the first stream.
+func frame(kind, flags byte, payload string) string {
 	n := len(payload)
-	return string([]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, byte(stream >> 24), byte(stream >> 16), byte(stream >> 8), byte(stream)}) + payload
+	return string([]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, 0, 0, 0, 1}) + payload
 }

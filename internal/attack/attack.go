@@ -282,19 +282,23 @@ func (a *attack) raw(ctx context.Context, family, text string) {
 // settle waits until the server has ended what the attack has begun, a minute
 // at most: what is there then has leaked.
 func (a *attack) settle(ctx context.Context) error {
-	before, after := a.report.Process[0], Process{}
+	before := a.report.Process[0]
+	if before.Goroutines == 0 {
+		return nil
+	}
 	for deadline := time.Now().Add(time.Minute); ; {
 		a.http.CloseIdleConnections()
-		var err error
-		if after, err = a.process(ctx); err != nil {
+		after, err := a.process(ctx)
+		if err != nil {
 			return fmt.Errorf("the server does not answer after the attack: %w", err)
 		}
+		a.report.Process[1] = after
 		if after.Goroutines <= before.Goroutines+slack && after.Files <= before.Files+slack {
-			break
+			return nil
 		}
 		if time.Now().After(deadline) {
 			a.problem("the server has %d goroutines and %d open files, and had %d and %d", after.Goroutines, after.Files, before.Goroutines, before.Files)
-			break
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -302,11 +306,10 @@ func (a *attack) settle(ctx context.Context) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	a.report.Process[1] = after
-	return nil
 }
 
-// process reads what the server says of itself.
+// process reads what the server says of itself; nothing where METRICS_ADDR has
+// moved it.
 func (a *attack) process(ctx context.Context) (p Process, err error) {
 	ans, err := a.ask(ctx, http.MethodGet, "/metrics", nil, http.Header{})
 	if err != nil {
@@ -326,9 +329,6 @@ func (a *attack) process(ctx context.Context) (p Process, err error) {
 		case "process_resident_memory_bytes":
 			p.ResidentMiB = int64(v) >> 20
 		}
-	}
-	if p.Goroutines == 0 {
-		return p, errors.New("the server's /metrics do not tell its goroutines")
 	}
 	return p, nil
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -54,7 +55,7 @@ func Neighbour(ctx context.Context, neighbour, flooder Target, o Options) (*Neig
 	o.progress("the same beside another tenant's flood, %d connections", floodArrays+floodSingles)
 	flood, stop := context.WithCancel(ctx)
 	defer stop()
-	floods, err := startFlood(flood, flooder, o)
+	floods, err := startFlood(flood, flooder)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func Neighbour(ctx context.Context, neighbour, flooder Target, o Options) (*Neig
 
 // startFlood sends until its context ends; the function it gives waits for
 // that, and tells what was sent.
-func startFlood(ctx context.Context, t Target, o Options) (wait func() ([]Cell, error), err error) {
+func startFlood(ctx context.Context, t Target) (wait func() ([]Cell, error), err error) {
 	m, err := newMix()
 	if err != nil {
 		return nil, err
@@ -108,10 +109,11 @@ func startFlood(ctx context.Context, t Target, o Options) (wait func() ([]Cell, 
 
 // String is what an operator reads of it.
 func (n *Neighbours) String() string {
-	text := fmt.Sprintf("a tenant with %.0f requests/s: alone p50 %.2f ms, p99 %.2f ms; beside another's flood p50 %.2f ms, p99 %.2f ms (refused %d, failed %d); factor %.1f and %.1f",
+	var text strings.Builder
+	fmt.Fprintf(&text, "a tenant with %.0f requests/s: alone p50 %.2f ms, p99 %.2f ms; beside another's flood p50 %.2f ms, p99 %.2f ms (refused %d, failed %d); factor %.1f and %.1f",
 		neighbourRate, n.Alone.Latency.P50, n.Alone.Latency.P99, n.Beside.Latency.P50, n.Beside.Latency.P99, n.Beside.Refused, n.Beside.Errors, n.P50, n.P99)
 	for _, c := range n.Flood {
-		text += fmt.Sprintf("; flood over %d connections, %d events a request: %.0f events/s, %d refused", c.Connections, max(c.Array, 1), c.PerSecond, c.Refused)
+		fmt.Fprintf(&text, "; flood over %d connections, %d events a request: %.0f events/s, %d refused", c.Connections, max(c.Array, 1), c.PerSecond, c.Refused)
 	}
-	return text
+	return text.String()
 }
