@@ -16,6 +16,7 @@ const (
 	forgetEvery    = 10 * time.Minute
 	forgetBatch    = 1000
 	duplicatesKept = 35 * 24 * time.Hour // longer than events stay in a spool
+	noncesKept     = time.Hour           // three times as long as Mailgun's signature is taken, ten minutes both ways
 	snapshotEvery  = 5 * time.Second     // it decides itself whether there is something to write
 )
 
@@ -61,15 +62,19 @@ func startKeeper(a *App) *keeper {
 		}
 		return a.store.probe(c)
 	})
-	every(forgetEvery, "forget duplicates", func(c context.Context) error {
-		for ctx.Err() == nil {
-			more, err := a.store.ForgetDuplicates(c, time.Now().Add(-duplicatesKept), forgetBatch)
-			if err != nil || !more {
-				return err
+	forget := func(op string, kept time.Duration, fn func(ctx context.Context, before time.Time, n int) (more bool, err error)) {
+		every(forgetEvery, op, func(c context.Context) error {
+			for ctx.Err() == nil {
+				more, err := fn(c, time.Now().Add(-kept), forgetBatch)
+				if err != nil || !more {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
+	forget("forget duplicates", duplicatesKept, a.store.ForgetDuplicates)
+	forget("forget nonces", noncesKept, a.store.ForgetNonces)
 	every(flushEvery, "flush key use", a.access.Flush)
 	if a.cfg.SpoolDir != "" {
 		every(snapshotEvery, "keep access snapshot", a.access.Keep)

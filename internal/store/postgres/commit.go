@@ -39,12 +39,16 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 			w.Event, w.Identity, w.Fresh, w.By, w.Bury, w.BuryDetail = &events[i], events[i].Identity(), true, store.ByLive, bury, detail
 			works[i] = w
 		}
-		if err := t.accept(works); err != nil {
+		admitted, err := t.takeNonces(works)
+		if err != nil {
+			return err
+		}
+		if err := t.accept(admitted); err != nil {
 			return err
 		}
 		for i, w := range works {
 			results[i] = w.Result
-			if !w.Again {
+			if !w.Again && !w.Result.Refused {
 				t.bring(w.Event.Tenant, w.Event.SourceID, w.Event.ReceivedAt)
 			}
 		}
