@@ -2,16 +2,18 @@
 .DEFAULT_GOAL := help
 # The steps of a check are in an order, the quick ones first.
 .NOTPARALLEL:
-.PHONY: help run build test check needs promtool format vet lint fuzz race cover chaos corpus attack bench golden
+.PHONY: help run build test check needs promtool format vet lint fuzz race cover chaos corpus attack bench golden vuln
 
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LINT_VERSION := 2.15.0
+VULN_VERSION := 1.9.0
 LINT         := .tools/golangci-lint
 FUZZTIME     ?= 3s
 ROUNDS       ?= 20
 MINUTES      ?= 5
 INPUTS       ?= 100000
 SEED         ?= 1
+VULNDB       ?= https://vuln.go.dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,8 +77,14 @@ corpus: ## run vendors' bodies and signatures of a folder; CORPUS=folder
 attack: ## 100,000 hostile inputs against a server of its own; INPUTS=, SEED=, URL=http://127.0.0.1:3000 for a running one
 	scripts/gotest -count=1 -v -timeout 2h -run TestAttack ./internal/attack -args -inputs=$(INPUTS) -seed=$(SEED) -url=$(URL)
 
-bench: build ## measure this machine: a server of its own, commits to PostgreSQL, the queue in Redis
+# Not a part of check: it is about the world and not about the change, and it
+# needs the vulnerability database.
+vuln: ## known vulnerabilities in the code that we call; VULNDB=file:///folder without the network
+	@scripts/vuln $(VULN_VERSION) '$(VULNDB)'
+
+bench: build ## measure this machine: a server of its own, a tenant beside another's flood, commits to PostgreSQL, the queue in Redis
 	bin/tallyhook bench --self
+	go test -run '^$$' -bench Neighbour -benchtime 1x ./internal/app
 	go test -run '^$$' -bench 'Commit|BareInsert' -benchtime 5s ./internal/store/postgres
 	go test -run '^$$' -bench . -benchtime 2s ./internal/redisq
 

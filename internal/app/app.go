@@ -111,7 +111,9 @@ func (a *App) listen(ctx context.Context) error {
 		return fmt.Errorf("listen on %s: %w", a.cfg.Addr(), err)
 	}
 	if a.certificate != nil {
-		a.listener = listenTLS(a.listener, a.certificate.config(), usual.header)
+		a.listener = listenTLS(a.listener, a.certificate.config(), usual.header, a.refusal())
+	} else {
+		a.listener = &frontListener{a.listener, a.refusal()}
 	}
 	if !a.cfg.Given("PUBLIC_URL") {
 		a.cfg.PublicURL = a.URL()
@@ -198,9 +200,6 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 	return nil
 }
 
-// unlock gets the key of the secrets and the first API key. A key file is
-// only made for a database that is new: beside an old one it would hide that
-// the right one is missing.
 // closeStores closes what keeps data, and the connection to Redis.
 func (a *App) closeStores() error {
 	var errs []error
@@ -219,6 +218,9 @@ func (a *App) closeStores() error {
 	return errors.Join(errs...)
 }
 
+// unlock gets the key of the secrets and the first API key. A key file is
+// only made for a database that is new: beside an old one it would hide that
+// the right one is missing.
 func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error) {
 	if s := a.cfg.SecretsKey.Reveal(); s != "" {
 		key, err = access.ParseKey(s)
@@ -259,16 +261,8 @@ func (a *App) handler() (http.Handler, error) {
 	services := httpapi.Services{
 		Campaigns: a.store, Enrollments: a.store, Events: a.store, Acceptor: a.committer, Receiver: a.receiver,
 		Suppressions: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
-		Observer: httpapi.Observer{
-			InFlight: func(n int) { a.metrics.HTTPInFlight.Add(float64(n)) },
-			Request: func(method, route string, status int, took time.Duration) {
-				a.metrics.HTTPDuration.WithLabelValues(method, route, fmt.Sprint(status)).Observe(took.Seconds())
-			},
-			WebhookRejected: a.rejected,
-			AuthFailure:     func(reason string) { a.metrics.AuthFailures.WithLabelValues(reason).Inc() },
-			OriginRefused:   a.metrics.CORSRefused.Inc,
-		},
-		Budgets: a.budgets,
+		Observer: a.observer(),
+		Budgets:  a.budgets,
 	}
 	a.registry.MustRegister(telemetry.NewCertificateExpiry(a.certificate.expiry))
 	a.registry.MustRegister(telemetry.NewStoreCollector(a.snapshot), telemetry.NewSpoolCollector(func() (events, bytes int64) {
@@ -289,6 +283,19 @@ func (a *App) handler() (http.Handler, error) {
 		Development: a.cfg.Development(), Logger: a.log, Now: time.Now,
 		AllowedOrigins: a.cfg.AllowedOrigins, TrustedProxies: a.cfg.TrustedProxies, TLS: a.cfg.TLS(),
 	})
+}
+
+// observer counts what the edge sees.
+func (a *App) observer() httpapi.Observer {
+	return httpapi.Observer{
+		InFlight: func(n int) { a.metrics.HTTPInFlight.Add(float64(n)) },
+		Request: func(method, route string, status int, took time.Duration) {
+			a.metrics.HTTPDuration.WithLabelValues(method, route, fmt.Sprint(status)).Observe(took.Seconds())
+		},
+		WebhookRejected: a.rejected,
+		AuthFailure:     func(reason string) { a.metrics.AuthFailures.WithLabelValues(reason).Inc() },
+		OriginRefused:   a.metrics.CORSRefused.Inc,
+	}
 }
 
 // Start begins to serve and to work the queues. It returns at once.

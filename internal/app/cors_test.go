@@ -119,6 +119,30 @@ func TestAllowedOrigins(t *testing.T) {
 	}
 }
 
+// TestOwnOriginBehindAProxy: the console is where PUBLIC_URL says, whatever
+// Host and scheme the proxy in between asks with.
+func TestOwnOriginBehindAProxy(t *testing.T) {
+	t.Parallel()
+	for public, origin := range map[string]string{
+		"https://events.example.com": "https://events.example.com", "https://Events.Example.COM:443/in/": "https://events.example.com",
+		"https://events.example.com:8443": "https://events.example.com:8443", "http://events.example.com:80": "http://events.example.com",
+		"http://[2001:db8::1]:3000": "http://[2001:db8::1]:3000",
+	} {
+		e := startEdge(t, "PUBLIC_URL="+public, "TRUSTED_PROXIES=127.0.0.1", "RATE_LIMIT_ANONYMOUS=0")
+		by := []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.example", goodKey}
+		a := e.raw(request("GET", "/api/events", "", append(by, "Origin: "+origin)...))
+		if a.Status != 200 || a.Header.Get("Access-Control-Allow-Origin") != origin {
+			t.Errorf("%s: %s got %d, %v", public, origin, a.Status, a.Header)
+		}
+		// Neither where the server listens nor what the request says it is.
+		for _, other := range []string{"http://" + e.addr(), "http://test", "https://test", "https://evil.example"} {
+			if a := e.raw(request("GET", "/api/events", "", append(by, "Origin: "+other)...)); a.Status != 403 {
+				t.Errorf("%s: %s got %d, want 403", public, other, a.Status)
+			}
+		}
+	}
+}
+
 // TestWebhooksHaveNoCORS: a vendor's Origin, whatever it is, changes nothing.
 func TestWebhooksHaveNoCORS(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -15,11 +16,12 @@ const handshakeRecord = 0x16
 // tlsListener takes both TLS and plain connections on one port, so that who
 // comes without TLS can be sent there rather than be left with a broken
 // connection. The first byte tells them apart. It is waited for beside the
-// loop that accepts, for as long as a header may take.
+// loop that accepts, and so is the handshake, for as long as a header may take.
 type tlsListener struct {
 	net.Listener
 	config  *tls.Config
 	patient time.Duration
+	refusal refusal
 
 	ready  chan net.Conn
 	failed chan error    // of Accept below
@@ -31,9 +33,9 @@ type tlsListener struct {
 	serving sync.WaitGroup
 }
 
-func listenTLS(below net.Listener, config *tls.Config, patient time.Duration) *tlsListener {
+func listenTLS(below net.Listener, config *tls.Config, patient time.Duration, r refusal) *tlsListener {
 	l := &tlsListener{
-		Listener: below, config: config, patient: patient,
+		Listener: below, config: config, patient: patient, refusal: r,
 		ready: make(chan net.Conn), failed: make(chan error, 1), closed: make(chan struct{}), waiting: map[net.Conn]struct{}{},
 	}
 	l.serving.Go(l.accept)
@@ -79,30 +81,43 @@ func (l *tlsListener) pause() bool {
 
 // sort hands a connection on as what its first byte says it is.
 func (l *tlsListener) sort(conn net.Conn) {
-	first := make([]byte, 1)
-	err := conn.SetReadDeadline(time.Now().Add(l.patient))
-	if err == nil {
-		_, err = io.ReadFull(conn, first)
-	}
-	if err == nil {
-		err = conn.SetReadDeadline(time.Time{})
-	}
+	out, err := l.begin(conn)
 	l.mu.Lock()
 	delete(l.waiting, conn)
 	l.mu.Unlock()
 	if err != nil {
-		_ = conn.Close() // it said nothing in time, or is gone
+		_ = conn.Close() // it said nothing in time, or no TLS that we speak, or is gone
 		return
-	}
-	var out net.Conn = &begun{Conn: conn, rest: io.MultiReader(bytes.NewReader(first), conn)}
-	if first[0] == handshakeRecord {
-		out = tls.Server(out, l.config)
 	}
 	select {
 	case l.ready <- out:
 	case <-l.closed:
 		_ = conn.Close() // nobody takes it any more
 	}
+}
+
+// begin waits for the first byte, and for the handshake where it is one.
+func (l *tlsListener) begin(conn net.Conn) (net.Conn, error) {
+	if err := conn.SetDeadline(time.Now().Add(l.patient)); err != nil {
+		return nil, err
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, err
+	}
+	begun := &begun{Conn: conn, rest: io.MultiReader(bytes.NewReader(first), conn)}
+	var out net.Conn = &fronted{Conn: begun, refusal: l.refusal}
+	if first[0] == handshakeRecord {
+		spoken := tls.Server(begun, l.config)
+		if err := spoken.HandshakeContext(context.Background()); err != nil { // its deadline is the connection's
+			return nil, err
+		}
+		out = spoken
+		if spoken.ConnectionState().NegotiatedProtocol != "h2" {
+			out = &frontedTLS{fronted{Conn: spoken, refusal: l.refusal, secure: true}, spoken}
+		}
+	}
+	return out, conn.SetDeadline(time.Time{})
 }
 
 // Accept implements net.Listener.

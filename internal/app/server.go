@@ -20,10 +20,18 @@ var usual = patience{header: 10 * time.Second, read: time.Minute, write: time.Mi
 // included; net/http adds 4 KiB of its own.
 const maxHeader = 64 << 10
 
+// maxStreams bounds how many requests one HTTP/2 connection may have at once.
+const maxStreams = 100
+
 func newServer(h http.Handler, p patience) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: p.header, ReadTimeout: p.read, WriteTimeout: p.write, IdleTimeout: p.idle,
 		MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			SendPingTimeout:      p.read, PingTimeout: p.header, // who does not answer one is gone
+			WriteByteTimeout: p.write,
+		},
 		// OPTIONS * is answered by our layers like everything else.
 		DisableGeneralOptionsHandler: true,
 	}

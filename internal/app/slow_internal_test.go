@@ -43,7 +43,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tls {
-				l = listenTLS(l, (&certificate{}).config(), short.header)
+				l = listenTLS(l, (&certificate{}).config(), short.header, nil)
 			}
 			s := newServer(handler, short)
 			s.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)

@@ -52,8 +52,8 @@ func TestAttack(t *testing.T) {
 	for _, p := range r.Problems {
 		t.Error(p)
 	}
-	if r.Inputs != o.Inputs || len(r.Families) != 10 {
-		t.Errorf("%d inputs of %d families were sent, want %d of 10", r.Inputs, len(r.Families), o.Inputs)
+	if r.Inputs != o.Inputs || len(r.Families) != 13 {
+		t.Errorf("%d inputs of %d families were sent, want %d of 13", r.Inputs, len(r.Families), o.Inputs)
 	}
 	if server == nil {
 		return

@@ -3,6 +3,7 @@ package attack
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -35,6 +36,9 @@ func families() []family {
 		{"replays", replays},
 		{"forged signatures", forged},
 		{"key guessing", guessing},
+		{"timing of keys", timing},
+		{"compressed bodies", compressed},
+		{"origins", strangers},
 		{"header floods", floods},
 		{"paths", paths},
 	}
@@ -324,6 +328,98 @@ func guessing(ctx context.Context, a *attack, rnd *rand.Rand, name string, _ int
 	route := pick(rnd, a.jsonRoutes()...)
 	a.call(ctx, name, pick(rnd, http.MethodPost, http.MethodGet), route[0], []byte(`{}`), h)
 }
+
+// timing tries keys of which nothing, a half, or all but the last eight
+// characters are right, in no order and none of them twice, and keeps how long each took to refuse: a comparison that
+// stops at the first difference would show. The figures are for a reader, since
+// a busy machine says anything.
+func timing(ctx context.Context, a *attack, rnd *rand.Rand, name string, _ int) {
+	key := a.o.Key
+	wrong := func(from int) string {
+		b := []byte(key)
+		for i := from; i < len(b); i++ {
+			for was := b[i]; b[i] == was; {
+				b[i] = "abcdefghijklmnopqrstuvwxyz0123456789"[rnd.IntN(36)]
+			}
+		}
+		return string(b)
+	}
+	classes := [][2]string{{"nothing right", wrong(0)}, {"half right", wrong(len(key) / 2)}, {"nearly right", wrong(max(0, len(key)-8))}}
+	rnd.Shuffle(len(classes), func(i, j int) { classes[i], classes[j] = classes[j], classes[i] })
+	for _, c := range classes {
+		class, guess := c[0], c[1]
+		start := time.Now()
+		ans, err := a.ask(ctx, http.MethodGet, "/api/events", nil, http.Header{"X-Api-Key": {guess}})
+		took := time.Since(start)
+		if err != nil {
+			continue
+		}
+		a.mu.Lock()
+		if ans.status != http.StatusUnauthorized && ans.status != http.StatusTooManyRequests {
+			a.problem("%s: a key with %s was answered %d", name, class, ans.status)
+		}
+		if len(a.report.Guess[class]) < 5000 {
+			a.report.Guess[class] = append(a.report.Guess[class], took)
+		}
+		a.mu.Unlock()
+	}
+	a.call(ctx, name, http.MethodGet, "/api/events", nil, http.Header{"X-Api-Key": {wrong(rnd.IntN(len(key)))}})
+}
+
+// compressed bodies unpack to more than they seem, or to nothing.
+func compressed(ctx context.Context, a *attack, rnd *rand.Rand, name string, _ int) {
+	zip := func(b []byte) []byte {
+		var out bytes.Buffer
+		z := gzip.NewWriter(&out)
+		_, _ = z.Write(b) // into memory
+		_ = z.Close()
+		return out.Bytes()
+	}
+	spaces := bytes.Repeat([]byte(" "), 1<<(10+rnd.IntN(13)))
+	whole := zip(spaces)
+	body, coding := whole, "gzip"
+	switch rnd.IntN(8) {
+	case 0: // as it is
+	case 1: // in itself
+		for range 1 + rnd.IntN(3) {
+			body = zip(body)
+		}
+	case 2: // many members
+		body = bytes.Repeat(zip(spaces[:1024]), 1+rnd.IntN(3000))
+	case 3:
+		body = append(whole, garbage(rnd, 1+rnd.IntN(100))...)
+	case 4:
+		body = whole[:rnd.IntN(len(whole))]
+	case 5:
+		body[rnd.IntN(len(body))] ^= byte(1 + rnd.IntN(255)) //nolint:gosec // below 256
+	case 6:
+		coding = pick(rnd, "gzip, gzip", "deflate", "br", "zstd", "x-gzip", "gzip;q=1", "identity, gzip", "GZIP", "")
+	case 7:
+		body = []byte(garbage(rnd, rnd.IntN(2000)))
+	}
+	h := a.keyed()
+	h.Set("Content-Encoding", coding)
+	a.call(ctx, name, http.MethodPost, pick(rnd, "/api/events", "/api/keys", a.path, "/api/campaigns/instances/"+a.instance+"/enrollments/bulk"), body, h)
+}
+
+// strangers are pages of other sites.
+func strangers(ctx context.Context, a *attack, rnd *rand.Rand, name string, _ int) {
+	h := a.keyed()
+	h.Set("Origin", pick(rnd, "null", "https://evil.example", a.base+".evil.example", "https://"+a.addr+"@evil.example", a.base+"/", strings.ToUpper(a.base), "file://", "https://"+strings.Repeat("a", rnd.IntN(5000)), poisonOrigin(rnd)))
+	method := pick(rnd, http.MethodGet, http.MethodPost, http.MethodOptions)
+	if method == http.MethodOptions {
+		h.Set("Access-Control-Request-Method", pick(rnd, "POST", "DELETE", "*", ""))
+	}
+	ans := a.call(ctx, name, method, pick(rnd, a.jsonRoutes()...)[0], []byte(`{}`), h)
+	if ans.status != http.StatusForbidden || ans.header.Get("Access-Control-Allow-Origin") != "" {
+		a.mu.Lock()
+		a.problem("%s: a page of %.80q was answered %d", name, h.Get("Origin"), ans.status)
+		a.mu.Unlock()
+	}
+}
+
+// poisonOrigin is one that a header can carry.
+func poisonOrigin(rnd *rand.Rand) string { return "https://" + url.QueryEscape(poison(rnd)) }
 
 // floods have more or longer headers than anybody needs.
 func floods(ctx context.Context, a *attack, rnd *rand.Rand, name string, _ int) {

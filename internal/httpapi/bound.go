@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"tallyhook/internal/fault"
 )
@@ -23,6 +24,9 @@ const (
 func (s *server) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := callOf(r.Context())
+		if ambiguous(r) {
+			w.Header().Set("Connection", "close")
+		}
 		limit := s.opt.MaxBodyBytes
 		if c.route != nil && c.route.MaxBody > 0 {
 			limit = c.route.MaxBody
@@ -55,21 +59,20 @@ func (s *server) bound(next http.Handler) http.Handler {
 			}
 		}
 		// Bodies in hand are bounded together: many large ones at once are told
-		// to come again, in a status that every vendor takes as just that.
-		size := limit
-		if r.ContentLength >= 0 && !zipped {
-			size = r.ContentLength
+		// to come again, in a status that every vendor takes as just that. What
+		// counts is what has come, and not what was announced: announcing costs
+		// nothing.
+		held := &holding{of: &s.bodies}
+		defer held.release()
+		body, err := readBody(held.reading(http.MaxBytesReader(w, r.Body, limit)), r.ContentLength)
+		if err == nil && zipped {
+			body, err = unzip(body, limit, held)
 		}
-		defer s.bodies.Add(-size)
-		if s.bodies.Add(size) > maxBodies && size > smallBody {
+		if errors.Is(err, errBodies) {
 			w.Header().Set("Connection", "close")
 			w.Header().Set("Retry-After", "1")
 			writeProblem(w, r, newProblem(http.StatusTooManyRequests, "too many large bodies at once; try again"))
 			return
-		}
-		body, err := readBody(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
-		if err == nil && zipped {
-			body, err = unzip(body, limit)
 		}
 		if err != nil {
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -90,6 +93,14 @@ func (s *server) bound(next http.Handler) http.Handler {
 	})
 }
 
+// ambiguous tells requests about whose end a proxy before us may think
+// differently: net/http takes a length away that came beside a coding, and
+// ignores a coding in HTTP/1.0, without telling. What follows such a request on
+// its connection is never read, so nothing can hide in it.
+func ambiguous(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
+}
+
 // zippedBody tells whether a body is compressed; known is false when it is in
 // a way that is not read here, such as twice.
 func zippedBody(h http.Header) (zipped, known bool) {
@@ -103,12 +114,12 @@ func zippedBody(h http.Header) (zipped, known bool) {
 }
 
 // unzip gives what a body holds; a MaxBytesError when that is more than limit.
-func unzip(body []byte, limit int64) ([]byte, error) {
+func unzip(body []byte, limit int64, held *holding) ([]byte, error) {
 	z, err := gzip.NewReader(bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("read gzip: %w", err)
 	}
-	out, err := readBody(io.LimitReader(z, limit+1), -1)
+	out, err := readBody(held.reading(io.LimitReader(z, limit+1)), -1)
 	switch {
 	case err != nil:
 		return nil, err
@@ -116,6 +127,35 @@ func unzip(body []byte, limit int64) ([]byte, error) {
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
 	return out, nil
+}
+
+var errBodies = errors.New("too many bytes of bodies are in hand")
+
+// holding is what one request has in hand of all bytes of bodies.
+type holding struct {
+	of  *atomic.Int64
+	own int64
+}
+
+// reading counts what is read. It fails when all bodies together are too
+// large and this one is not small.
+func (h *holding) reading(from io.Reader) io.Reader { return heldReader{from, h} }
+
+func (h *holding) release() { h.of.Add(-h.own) }
+
+type heldReader struct {
+	from io.Reader
+	*holding
+}
+
+// Read implements io.Reader.
+func (r heldReader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	r.own += int64(n)
+	if r.of.Add(int64(n)) > maxBodies && r.own > smallBody {
+		return n, errBodies
+	}
+	return n, err
 }
 
 // readBody reads to the end; an announced length saves growing, but is trusted

@@ -93,9 +93,21 @@ func (s *server) refuseOrigin(w http.ResponseWriter, r *http.Request, given []st
 	if f := s.Observer.OriginRefused; f != nil {
 		f()
 	}
-	origin := strings.Join(given, " ")
 	s.log.LogAttrs(r.Context(), slog.LevelWarn, "origin refused", slog.String("request_id", callOf(r.Context()).id),
-		slog.String("route", callOf(r.Context()).pattern()), slog.String("origin", origin[:min(len(origin), 100)]))
+		slog.String("route", callOf(r.Context()).pattern()), slog.String("origin", loggable(given)))
 	w.Header().Add("Vary", "Origin")
 	writeProblem(w, r, newProblem(http.StatusForbidden, "CORS policy violation: pages of this origin may not call this server; ALLOWED_ORIGINS lists those that may"))
+}
+
+// loggable is an origin as it may stand in the log: a scheme and a host. What
+// is none could be anything, an address or a credential too.
+func loggable(given []string) string {
+	if len(given) != 1 || len(given[0]) > 100 {
+		return "malformed"
+	}
+	u, err := url.Parse(given[0])
+	if err != nil || u.Host == "" || u.Scheme+"://"+u.Host != given[0] || strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
+		return "malformed"
+	}
+	return given[0]
 }

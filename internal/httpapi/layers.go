@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -127,7 +128,7 @@ func (s *server) recoverPanic(next http.Handler) http.Handler {
 				panic(p)
 			}
 			s.log.LogAttrs(ctx, slog.LevelError, "panic", slog.String("request_id", c.id),
-				slog.String("route", c.pattern()), slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+				slog.String("route", c.pattern()), slog.String("panic", said(p)), slog.String("stack", string(debug.Stack())))
 			if rec, ok := w.(*recorder); ok && rec.status != 0 {
 				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 			}
@@ -137,21 +138,33 @@ func (s *server) recoverPanic(next http.Handler) http.Handler {
 	})
 }
 
+// said is what may be logged of a panic: the runtime's own words, and of
+// anything else its type alone, since what was being worked on may be in it.
+func said(p any) string {
+	if err, ok := p.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", p)
+}
+
 // secure sets the security headers of every answer, errors too.
 func (s *server) secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("Cache-Control", "no-store")
-		if callOf(r.Context()).secure {
-			h.Set("Strict-Transport-Security", "max-age=31536000")
-		}
+		secureHeaders(w.Header(), callOf(r.Context()).secure)
 		next.ServeHTTP(w, r)
 	})
+}
+
+func secureHeaders(h http.Header, secure bool) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cache-Control", "no-store")
+	if secure {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
 }
 
 // guard refuses keys that would reach into a JavaScript prototype, anywhere in

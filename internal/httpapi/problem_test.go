@@ -106,6 +106,9 @@ func TestPanicIsOneLineAnd500(t *testing.T) {
 	if n := strings.Count(a.log.String(), `"msg":"panic"`); n != 1 {
 		t.Errorf("got %d lines of the panic, want 1: %s", n, a.log)
 	}
+	if strings.Contains(a.log.String(), "the inside") {
+		t.Errorf("the log tells what a handler panicked with: %s", a.log)
+	}
 }
 
 // TestServerLivesAfterAPanic: over a socket, with the same connection.

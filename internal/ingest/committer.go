@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type Store interface {
 // Options of the committer; zero fields take the defaults.
 type Options struct {
 	MaxBatch  int           // events in one transaction, 500; a larger request goes alone
+	MaxTurn   int           // of them, one tenant's while others send too, 100; longer requests go in parts then
 	MaxWait   time.Duration // how long Accept waits for its commit, 2 s
 	MaxBytes  int           // of payloads in one transaction, 8 MiB; a larger request goes alone
 	MaxHeld   int           // bytes of payloads that one tenant may have waiting, 128 MiB
@@ -42,7 +44,10 @@ type Options struct {
 // under load hundreds of requests share one fsync.
 //
 // Requests are taken first come first served within a tenant and in turn over
-// the tenants, so a tenant's flood fills its own bound and nobody else's.
+// the tenants, so a tenant's flood fills its own bound and nobody else's. While
+// more than one tenant sends, a transaction holds no more than a turn of each:
+// what a neighbour waits for is then one such turn, and not a flood's largest
+// arrays.
 //
 // With a spool, events are kept there while the store is away, and go to the
 // store when it is back: see Spool.
@@ -54,11 +59,13 @@ type Committer struct {
 	mu      sync.Mutex // guards what follows
 	work    *sync.Cond // there is something to commit, or the end
 	tenants map[int64]*lane
-	turn    []int64 // tenants with something waiting, in the order they are served
-	bulk    *replay // waits to be committed behind live requests; nil: nothing
-	row     int     // live batches taken since bulk waits
-	closed  bool    // nothing more is accepted
-	ended   bool    // nothing more will come
+	turn    []int64   // tenants with something waiting, in the order they are served
+	bulk    *replay   // waits to be committed behind live requests; nil: nothing
+	row     int       // live batches taken since bulk waits
+	last    int64     // tenant of the last request; 0: there was none
+	mixed   time.Time // when last changed the last time
+	closed  bool      // nothing more is accepted
+	ended   bool      // nothing more will come
 
 	writers sync.WaitGroup
 	breaker breaker
@@ -88,6 +95,9 @@ type request struct {
 func NewCommitter(st Store, o Options) *Committer {
 	if o.MaxBatch == 0 {
 		o.MaxBatch = 500
+	}
+	if o.MaxTurn == 0 {
+		o.MaxTurn = 100
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 8 << 20
@@ -130,22 +140,41 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 	if err := c.complete(events); err != nil {
 		return nil, err
 	}
+	if c.Away() {
+		return c.acceptAway(ctx, newRequest(events))
+	}
+	parts := c.split(events)
+	if err := c.enqueue(parts); err != nil {
+		return nil, err
+	}
+	late := make(chan struct{})
+	timer := time.AfterFunc(c.opt.MaxWait, func() { close(late) })
+	defer timer.Stop()
+	results := make([]store.Result, 0, len(events))
+	for i, r := range parts {
+		got, err := c.wait(ctx, r, late)
+		if err != nil {
+			c.leave(parts[i+1:])
+			return nil, err
+		}
+		results = append(results, got...)
+	}
+	return results, nil
+}
+
+func newRequest(events []event.Event) *request {
 	r := &request{events: events, done: make(chan struct{})}
 	for i := range events {
 		r.bytes += len(events[i].Payload)
 	}
-	if c.Away() {
-		return c.acceptAway(ctx, r)
-	}
-	if err := c.enqueue(r); err != nil {
-		return nil, err
-	}
-	timer := time.NewTimer(c.opt.MaxWait)
-	defer timer.Stop()
+	return r
+}
+
+func (c *Committer) wait(ctx context.Context, r *request, late <-chan struct{}) ([]store.Result, error) {
 	select {
 	case <-r.done:
 		return r.results, r.err
-	case <-timer.C:
+	case <-late:
 		return c.overdue(ctx, r)
 	case <-ctx.Done():
 		c.mu.Lock()
@@ -153,6 +182,42 @@ func (c *Committer) Accept(ctx context.Context, events []event.Event) ([]store.R
 		c.mu.Unlock()
 		return nil, fault.Wrap(fault.Unavailable, "accept", ctx.Err())
 	}
+}
+
+// leave gives up the parts of a request that is refused: what no commit has
+// begun with is not worth one.
+func (c *Committer) leave(parts []*request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range parts {
+		r.left = true
+		c.withdraw(r)
+	}
+}
+
+// sharing is how long after a change of tenants several are taken to send.
+const sharing = 2 * time.Second
+
+// shared tells whether several tenants send. The caller has the lock.
+func (c *Committer) shared() bool {
+	age := c.opt.Now().Sub(c.mixed)
+	return !c.mixed.IsZero() && age >= 0 && age < sharing
+}
+
+// split makes requests of what is to be committed at once: one, unless several
+// tenants send.
+func (c *Committer) split(events []event.Event) []*request {
+	c.mu.Lock()
+	n := len(events)
+	if c.shared() {
+		n = c.opt.MaxTurn
+	}
+	c.mu.Unlock()
+	parts := make([]*request, 0, 1+len(events)/n)
+	for part := range slices.Chunk(events, n) {
+		parts = append(parts, newRequest(part))
+	}
+	return parts
 }
 
 func (c *Committer) complete(events []event.Event) error {
@@ -185,27 +250,38 @@ func (c *Committer) complete(events []event.Event) error {
 	return nil
 }
 
-func (c *Committer) enqueue(r *request) error {
-	tenant := r.events[0].Tenant
+// enqueue puts the parts of one request into its tenant's line, or none.
+func (c *Committer) enqueue(parts []*request) error {
+	tenant, events, bytes := parts[0].events[0].Tenant, 0, 0
+	for _, r := range parts {
+		events += len(r.events)
+		bytes += r.bytes
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return fault.New(fault.Unavailable, "the server is shutting down")
+	}
+	if c.last != tenant {
+		if c.last != 0 {
+			c.mixed = c.opt.Now()
+		}
+		c.last = tenant
 	}
 	l := c.tenants[tenant]
 	if l == nil {
 		l = &lane{}
 		c.tenants[tenant] = l
 	}
-	if l.events > 0 && (l.events+len(r.events) > c.opt.MaxQueued || l.bytes+r.bytes > c.opt.MaxHeld) {
+	if l.events > 0 && (l.events+events > c.opt.MaxQueued || l.bytes+bytes > c.opt.MaxHeld) {
 		return &fault.Error{Kind: fault.Unavailable, Op: "accept", Msg: "too many events are waiting", RetryAfter: time.Second}
 	}
 	if len(l.requests) == 0 {
 		c.turn = append(c.turn, tenant)
 	}
-	l.requests = append(l.requests, r)
-	l.events += len(r.events)
-	l.bytes += r.bytes
+	l.requests = append(l.requests, parts...)
+	l.events += events
+	l.bytes += bytes
 	c.work.Signal()
 	return nil
 }
@@ -268,32 +344,44 @@ func (c *Committer) next() ([]*request, *replay) {
 	}
 }
 
-// gather takes the next batch: one request of each waiting tenant in turn. The
-// caller has the lock.
+// gather takes the next batch: one request of each waiting tenant in turn, and
+// of each no more than its share. The caller has the lock.
 func (c *Committer) gather() []*request {
+	share := c.opt.MaxBatch
+	if c.shared() {
+		share = c.opt.MaxTurn
+	}
 	var batch []*request
+	var sated []int64 // they have their share, and wait for the next batch
+	taken := map[int64]int{}
 	n, bytes := 0, 0
 	for len(c.turn) > 0 {
 		tenant := c.turn[0]
 		l := c.tenants[tenant]
 		r := l.requests[0]
 		if n > 0 && (n+len(r.events) > c.opt.MaxBatch || bytes+r.bytes > c.opt.MaxBytes) {
-			return batch
+			break
+		}
+		c.turn = c.turn[1:]
+		if has := taken[tenant]; has > 0 && has+len(r.events) > share {
+			sated = append(sated, tenant)
+			continue
 		}
 		batch = append(batch, r)
+		taken[tenant] += len(r.events)
 		n += len(r.events)
 		bytes += r.bytes
 		l.requests[0] = nil
 		l.requests = l.requests[1:]
 		l.events -= len(r.events)
 		l.bytes -= r.bytes
-		c.turn = c.turn[1:]
 		if len(l.requests) > 0 {
 			c.turn = append(c.turn, tenant)
 		} else {
 			delete(c.tenants, tenant)
 		}
 	}
+	c.turn = append(c.turn, sated...)
 	return batch
 }
 

