@@ -131,5 +131,10 @@ func (c *cluster) settled() {
 			return err == nil && a.Status == 200 && a.At("status").Text() == "healthy" &&
 				a.At("components.queue.backend").Text() == "redis" && a.At("components.database.spool.events").Int() == 0
 		})
+		// Health looks for itself; requests may be put off until the next look.
+		testenv.Eventually(c.t, 2*time.Minute, fmt.Sprintf("replica %d serves", i), func() bool {
+			a, err := client.Try("GET", "/api/campaigns", nil)
+			return err == nil && a.Status == 200
+		})
 	}
 }
