@@ -29,12 +29,14 @@ type Work struct {
 
 	Again      bool // our own id was there: a commit of unknown outcome is repeated
 	ParkedAt   time.Time
-	Reason     string    // why a stored event was waiting until now
-	Attempts   int       // spent so far; of an orphan
-	Failures   int       // of an orphan
-	Bury       string    // reason to bury whatever is found: a fresh event that cannot be processed
-	BuryDetail string    //
-	Forced     uuid.UUID // a person said where it belongs
+	Reason     string     // why a stored event was waiting until now
+	Attempts   int        // spent so far; of an orphan
+	Failures   int        // of an orphan
+	Bury       string     // reason to bury whatever is found: a fresh event that cannot be processed
+	BuryDetail string     //
+	Forced     uuid.UUID  // a person said where it belongs
+	Erase      bool       // its contact is erased: nothing personal of it is kept, and it waits for nothing
+	Address    event.Hash // of a fresh event that is erased: the tombstone of its address, zero when it has none
 
 	Identity event.Hash // of a fresh event
 	Keys     []event.Key
@@ -174,7 +176,11 @@ func Process(s Steps, r Rules, works []*Work) error {
 func (x *Effects) account(w *Work) {
 	if w.Fresh {
 		x.Ledger(w.Event.Tenant).Received++
-		if !w.Event.Control {
+		switch {
+		case w.Event.Control:
+		case w.Erase:
+			x.suppress(w.Event, w.Address, "")
+		default:
 			x.Suppress(w.Event)
 		}
 	} else {
@@ -190,6 +196,9 @@ func (x *Effects) account(w *Work) {
 func (r Rules) decide(w *Work) {
 	w.Result = Result{ID: w.Event.ID, By: w.By}
 	switch {
+	case w.Erase:
+		w.To, w.Decision = event.Ignored, Decision{Reason: ReasonErased, Detail: erasedDetail}
+		w.Result.Outcome = event.OutcomeIgnored
 	case w.Bury != "":
 		w.To, w.Decision = event.Dead, Decision{Reason: w.Bury, Detail: w.BuryDetail}
 		w.Result.Outcome = event.OutcomeDead
@@ -277,7 +286,7 @@ func settle(s Steps, works []*Work) error {
 			d.Settled = append(d.Settled, w)
 		}
 		// Of the dead letters only those wait that lacked an enrollment.
-		if w.To == event.Applied || w.Bury != "" {
+		if w.To == event.Applied || w.Bury != "" || w.Erase {
 			d.Waiting = append(d.Waiting, w)
 		}
 	}

@@ -393,4 +393,5 @@ type Migration struct {
 const (
 	AdoptLimit  = 1000 // waiting events that one transaction takes in, whatever it enrolls
 	EnrollChunk = 200  // contacts of a bulk request in one transaction
+	EraseBodies = 20   // bodies that an erasure reads in one step: each may have megabytes
 )

@@ -122,7 +122,8 @@ func (t *tx) accept(works []*store.Work) error {
 
 // identify claims identities, by key, as everybody does: two batches that share
 // some wait for each other at the first of them and never in a circle. It
-// numbers the events whose identity is new, in the order of the batch.
+// numbers the events whose identity is new, in the order of the batch, and
+// takes what is personal out of those whose contact is erased.
 func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error) {
 	if len(works) == 0 {
 		return nil, nil, nil
@@ -131,7 +132,7 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 	for _, w := range works {
 		by[identityOf(w)] = w
 	}
-	err = t.query(`WITH numbered AS MATERIALIZED (
+	t.ask(`WITH numbered AS MATERIALIZED (
 			SELECT tenant_id, key, nextval('event_seq_seq') AS seq FROM unnest($1::bigint[], $2::bytea[]) AS b(tenant_id, key))
 		INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM numbered ORDER BY tenant_id, key
 		ON CONFLICT DO NOTHING RETURNING tenant_id, key, event_seq`, func(sc row.Scanner) error {
@@ -145,7 +146,8 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 		by[k].Seq = seq
 		return nil
 	}, column(works, tenantOf), column(works, func(w *store.Work) []byte { return w.Identity[:] }))
-	if err != nil {
+	erasing := t.askErased(works)
+	if err := t.flush(); err != nil {
 		return nil, nil, err
 	}
 	for _, w := range works {
@@ -155,7 +157,7 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 			met = append(met, w)
 		}
 	}
-	return first, met, nil
+	return first, met, t.mark(first, erasing)
 }
 
 // meet reads what the events have met, in a statement of its own, which sees

@@ -65,6 +65,7 @@ type Store struct {
 	scans   chan struct{}                        // room for searches that read row by row
 	second  func(ctx context.Context, first *tx) // look; a test takes it away
 
+	tombs     store.Tombstones
 	prepared  atomic.Bool // the schema is there
 	preparing sync.Mutex  // held while it is made
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/event"
+	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 )
 
@@ -18,6 +19,9 @@ const EventTail = `,
 	(SELECT o.attempts FROM orphan o WHERE o.event_seq = e.seq), (SELECT o.due_at FROM orphan o WHERE o.event_seq = e.seq),
 	CASE WHEN e.state <> 'applied' OR e.parked_at > 0 THEN (SELECT d.attempts FROM dead_letter d WHERE d.event_seq = e.seq) END,
 	CASE WHEN e.parked_at > 0 THEN (SELECT count(*) FROM timeline m WHERE m.event_seq = e.seq AND m.what = 'attempt') END`
+
+// Personal tells, beside its payload, whether an event still holds something personal.
+const Personal = `e.email <> '' OR e.lead_id <> '' OR e.action_id <> '' OR e.url <> ''`
 
 // EventColumns are those of an event e, with its payload.
 const EventColumns = EventHead + `e.payload` + EventTail
@@ -64,3 +68,14 @@ func ScanLedger(sc Scanner) (store.Ledger, uuid.UUID, error) {
 	err := sc.Scan(&l.Tenant, &uid, &l.Received, &l.Duplicates, &l.Applied, &l.Orphaned, &l.Dead, &l.Ignored, &l.Archived, &l.Undecodable)
 	return l, ID(uid), err
 }
+
+// ScanErasure reads the progress of an erasure.
+func ScanErasure(sc Scanner, e *store.Erasure) error {
+	var created, updated int64
+	err := sc.Scan(&e.Status, &e.Enrollments, &e.Events, &e.Letters, &created, &updated)
+	e.CreatedAt, e.UpdatedAt = At(created), At(updated)
+	return err
+}
+
+// NoErasure is the fault of an erasure that is not there.
+func NoErasure(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no erasure %s", id) }

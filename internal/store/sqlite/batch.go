@@ -37,6 +37,7 @@ func batchTables() map[string]string {
 		"b_id":          "tenant_id, id",
 		"b_key":         "tenant_id, key, seq",
 		"b_event":       "seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel, provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine, url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at, settled_by, identity, metadata, payload",
+		"b_bare":        "seq, tenant_id, provider_event_id, provider_message_id, campaign, claimed_enrollment, metadata, payload",
 		"b_settle":      "seq, tenant_id, from_state, to_state, reason, detail, enrollment_id, instance_id, parked_at, settled_at, settled_by",
 		"b_orphan":      "seq, tenant_id, route, attempts, due_at, seen, now",
 		"b_dup":         "seq, tenant_id, n, at",

@@ -51,6 +51,9 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		if err != nil {
 			return err
 		}
+		if err := t.mark(first); err != nil {
+			return err
+		}
 		if err := t.process(first); err != nil {
 			return err
 		}

@@ -69,6 +69,8 @@ type Store struct {
 	refusing   atomic.Pointer[refusal] // set while writes fail
 	statements atomic.Int64
 	tokens     atomic.Int64
+	tombs      store.Tombstones
+	erasing    atomic.Bool // a contact was erased at some time: new events are looked up
 }
 
 // Open opens or makes the database and brings its schema up to date.
@@ -91,7 +93,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err = create(s.opt.Path); err != nil {
 		return err
 	}
-	if s.writers, err = driver.Open(dsn(s.opt.Path, "cache_size(-65536)"), registerBatches); err != nil {
+	if s.writers, err = driver.Open(dsn(s.opt.Path, "cache_size(-65536)", "secure_delete(1)"), registerBatches); err != nil {
 		return err
 	}
 	s.writers.SetMaxOpenConns(1)
@@ -114,7 +116,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.file, err = os.Stat(s.opt.Path); err != nil {
 		return err
 	}
-	return errors.Join(s.firstTenant(ctx), s.loadIndex(ctx), s.unmarkAll(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
+	return errors.Join(s.firstTenant(ctx), s.loadErased(ctx), s.loadIndex(ctx), s.unmarkAll(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
 }
 
 // wal_autocheckpoint is 4,000 pages: fewer, larger checkpoints cost the

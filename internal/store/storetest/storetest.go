@@ -26,6 +26,7 @@ type Store interface {
 	Campaigns
 	Access
 	Reports
+	Erasures
 
 	CreateTenant(ctx context.Context, name string) (store.Tenant, error)
 	Ping(ctx context.Context) error
@@ -123,6 +124,14 @@ type Access interface {
 	Audit(ctx context.Context, a store.Audit) error
 }
 
+// Erasures take a contact out.
+type Erasures interface {
+	Unlock(t store.Tombstones)
+	StartErasure(ctx context.Context, tenant int64, c store.Contact, actor string) (store.Erasure, error)
+	NextErasure(ctx context.Context, n int) (more bool, err error)
+	Erasure(ctx context.Context, tenant int64, id uuid.UUID) (store.Erasure, error)
+}
+
 // Reports are the numbers.
 type Reports interface {
 	Numbers(ctx context.Context, tenant int64, instance uuid.UUID, since, until time.Time) (store.Numbers, error)
@@ -158,6 +167,7 @@ func Run(t *testing.T, open Opener) {
 	for _, g := range []group{
 		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
+		erasures(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()

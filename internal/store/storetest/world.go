@@ -81,7 +81,7 @@ func New(t testing.TB, open Opener, change ...func(*Options)) *World {
 	for _, c := range change {
 		c(&w.opt)
 	}
-	w.Store = open(t, w.opt)
+	w.Store = w.opened()
 	t.Cleanup(func() {
 		if !t.Failed() {
 			w.Balanced()
@@ -107,7 +107,14 @@ func (w *World) Reopen(change ...func(*Options)) {
 	for _, c := range change {
 		c(&w.opt)
 	}
-	w.Store = w.open(w.T, w.opt)
+	w.Store = w.opened()
+}
+
+func (w *World) opened() Store {
+	w.T.Helper()
+	s := w.open(w.T, w.opt)
+	s.Unlock(store.NewTombstones([32]byte{1}))
+	return s
 }
 
 func (w *World) must(err error) {
