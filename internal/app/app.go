@@ -226,6 +226,7 @@ func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error
 	if err != nil {
 		return key, err
 	}
+	a.store.Unlock(store.NewTombstones(key))
 	snapshot := ""
 	if a.cfg.SpoolDir != "" {
 		snapshot = filepath.Join(a.cfg.SpoolDir, "access.sealed")
@@ -250,7 +251,7 @@ func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error
 func (a *App) handler() (http.Handler, error) {
 	services := httpapi.Services{
 		Campaigns: a.store, Enrollments: a.store, Events: a.store, Acceptor: a.committer, Receiver: a.receiver,
-		Suppressions: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
+		Suppressions: a.store, Erasures: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
 		Observer: httpapi.Observer{
 			InFlight: func(n int) { a.metrics.HTTPInFlight.Add(float64(n)) },
 			Request: func(method, route string, status int, took time.Duration) {

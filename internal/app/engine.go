@@ -28,6 +28,7 @@ type Store interface {
 	httpapi.Enrollments
 	httpapi.Events
 	httpapi.Suppressions
+	httpapi.Erasures
 	access.Store
 	deadletter.Store
 	report.Store
@@ -39,6 +40,8 @@ type Store interface {
 	QueueDepth(ctx context.Context) (depth int64, oldest time.Time, err error)
 	LetterCounts(ctx context.Context) (map[store.LetterStatus]int64, error)
 	Ledgers(ctx context.Context) ([]store.Ledger, error)
+	Unlock(t store.Tombstones)
+	NextErasure(ctx context.Context, n int) (more bool, err error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
 	Ping(ctx context.Context) error
 	Close() error

@@ -15,6 +15,8 @@ const (
 	probeEvery     = time.Second      // while the database refuses writes
 	forgetEvery    = 10 * time.Minute
 	forgetBatch    = 1000
+	eraseEvery     = 500 * time.Millisecond
+	eraseBatch     = 200                 // events of a contact in one transaction
 	duplicatesKept = 35 * 24 * time.Hour // longer than events stay in a spool
 	snapshotEvery  = 5 * time.Second     // it decides itself whether there is something to write
 )
@@ -49,6 +51,15 @@ func startKeeper(a *App) *keeper {
 	every(indexEvery, "index events", func(c context.Context) error {
 		for ctx.Err() == nil {
 			more, err := a.store.index(c, indexBatch)
+			if err != nil || !more {
+				return err
+			}
+		}
+		return nil
+	})
+	every(eraseEvery, "erase contacts", func(c context.Context) error {
+		for ctx.Err() == nil {
+			more, err := a.store.NextErasure(c, eraseBatch)
 			if err != nil || !more {
 				return err
 			}

@@ -88,6 +88,7 @@ func rightBody(t *testing.T, o operation) any {
 		"postEvents":        opened("e-1"),
 		"postEventsWebhook": opened("e-1"),
 		"assignEvent":       map[string]any{"enrollment_id": nobody},
+		"eraseContact":      map[string]any{"email": "nobody@example.com"},
 		"createSource":      map[string]any{"provider": "generic", "name": "s"},
 		"patchSource":       map[string]any{"name": "s"},
 		"createKey":         map[string]any{"name": "k", "scopes": []any{"events:read"}},

@@ -137,7 +137,7 @@ func (m *mount) describe() ([]byte, error) {
 		"sourceID": {Type: "apiKey", In: "header", Name: "X-Source-ID", Description: "The source whose secret signed the request."},
 	}
 	for _, name := range []string{
-		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Dead letters", "Keys", "Operations",
+		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Contacts", "Dead letters", "Keys", "Operations",
 	} {
 		api.Tags = append(api.Tags, &huma.Tag{Name: name})
 	}
