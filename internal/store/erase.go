@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"tallyhook/internal/campaign"
@@ -119,26 +118,6 @@ func (t *EraseTask) Concerns(r *Record) bool {
 	return slices.Contains(t.Emails, event.NormalAddress(r.Email)) || (r.Enrollment != uuid.Nil && slices.Contains(t.Enrollments, r.Enrollment))
 }
 
-// Encode is the task as its row holds it.
-func (t *EraseTask) Encode() ([]byte, error) {
-	b, err := json.Marshal(t)
-	if err != nil {
-		return nil, fault.Wrap(fault.Internal, "write erasure", err)
-	}
-	return b, nil
-}
-
-// DecodeEraseTask reads what Encode wrote; nothing is an empty task.
-func DecodeEraseTask(b []byte) (t EraseTask, err error) {
-	if len(b) == 0 {
-		return t, nil
-	}
-	if err := json.Unmarshal(b, &t); err != nil {
-		return t, fault.Wrap(fault.Internal, "read erasure", err)
-	}
-	return t, nil
-}
-
 // In tells whether a body holds one of the contact's addresses or its profile,
 // in any letter case, as it is, percent-encoded or with JSON's escape of the @.
 // What is compressed or in base64 is not found.
@@ -169,11 +148,7 @@ func (t *EraseTask) Strip(e event.Event) event.Event {
 		e.EnrollmentID = ""
 	}
 	e.Email, e.URL, e.LeadID, e.ActionID, e.Tags, e.Payload = "", "", "", "", nil, []byte("{}")
-	if v := campaign.VariantOf(e.Metadata); v != "" {
-		e.Metadata, _ = json.Marshal(map[string]string{"variant": v}) // of a string that JSON gave
-	} else {
-		e.Metadata = nil
-	}
+	e.Metadata = campaign.OnlyVariant(e.Metadata)
 	return e
 }
 

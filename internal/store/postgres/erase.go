@@ -29,7 +29,7 @@ func (s *Store) StartErasure(ctx context.Context, tenant int64, c store.Contact,
 			return err
 		}
 		e.Enrollments, e.CreatedAt, e.UpdatedAt = n, t.now, t.now
-		raw, err := task.Encode()
+		raw, err := row.EncodeTask(&task)
 		if err != nil {
 			return err
 		}
@@ -232,13 +232,13 @@ func (s *Store) NextErasure(ctx context.Context, n int) (more bool, err error) {
 		if err != nil || !found {
 			return err
 		}
-		if e.task, err = store.DecodeEraseTask(raw); err != nil {
+		if e.task, err = row.DecodeTask(raw); err != nil {
 			return err
 		}
 		if more, err = t.eraseNext(&e, n); err != nil || !more {
 			return err
 		}
-		if raw, err = e.task.Encode(); err != nil {
+		if raw, err = row.EncodeTask(&e.task); err != nil {
 			return err
 		}
 		status := "running"

@@ -4,7 +4,6 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/event"
-	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 )
 
@@ -68,14 +67,3 @@ func ScanLedger(sc Scanner) (store.Ledger, uuid.UUID, error) {
 	err := sc.Scan(&l.Tenant, &uid, &l.Received, &l.Duplicates, &l.Applied, &l.Orphaned, &l.Dead, &l.Ignored, &l.Archived, &l.Undecodable)
 	return l, ID(uid), err
 }
-
-// ScanErasure reads the progress of an erasure.
-func ScanErasure(sc Scanner, e *store.Erasure) error {
-	var created, updated int64
-	err := sc.Scan(&e.Status, &e.Enrollments, &e.Events, &e.Letters, &created, &updated)
-	e.CreatedAt, e.UpdatedAt = At(created), At(updated)
-	return err
-}
-
-// NoErasure is the fault of an erasure that is not there.
-func NoErasure(id uuid.UUID) error { return fault.New(fault.NotFound, "there is no erasure %s", id) }

@@ -37,7 +37,7 @@ func (s *Store) StartErasure(ctx context.Context, tenant int64, c store.Contact,
 			return err
 		}
 		e.Enrollments, e.CreatedAt, e.UpdatedAt = n, t.now, t.now
-		raw, err := task.Encode()
+		raw, err := row.EncodeTask(&task)
 		if err != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func (s *Store) NextErasure(ctx context.Context, n int) (more bool, err error) {
 			if err := sc.Scan(&e.seq, &e.tenant, &raw, &e.phase, &e.item, &e.after); err != nil {
 				return err
 			}
-			e.task, err = store.DecodeEraseTask(raw)
+			e.task, err = row.DecodeTask(raw)
 			return err
 		})
 	if err != nil || !found {

@@ -14,7 +14,6 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
-	"tallyhook/internal/testenv"
 )
 
 func erasures() group {
@@ -58,7 +57,7 @@ func (w *World) Erase(c store.Contact, n int) store.Erasure {
 // it has to wait for those that began before it.
 func (w *World) EraseOn(id uuid.UUID, n int) (e store.Erasure) {
 	w.T.Helper()
-	testenv.Eventually(w.T, time.Minute, "the erasure is done", func() bool {
+	w.eventually("the erasure is done", func() bool {
 		for more := true; more; {
 			var err error
 			more, err = w.NextErasure(w.Ctx(), n)
@@ -302,7 +301,7 @@ func eraseRestart(w *World) {
 	}
 	e, err := w.StartErasure(w.Ctx(), w.Tenant, store.Contact{Email: adaAddress}, "me")
 	w.must(err)
-	testenv.Eventually(w.T, time.Minute, "the erasure is done", func() bool {
+	w.eventually("the erasure is done", func() bool {
 		_, err := w.NextErasure(w.Ctx(), 1)
 		w.must(err)
 		w.Reopen()

@@ -124,6 +124,23 @@ func (w *World) must(err error) {
 	}
 }
 
+// eventually asks until done says so, a minute at most: for what other writers
+// of the same server may hold up.
+func (w *World) eventually(what string, done func() bool) {
+	w.T.Helper()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline.C:
+			w.T.Fatalf("not within a minute: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
 // Same compares what is with what should be.
 func Same[V any](t testing.TB, what string, got, want V) {
 	t.Helper()
