@@ -69,6 +69,7 @@ type Result struct {
 	NextAttemptAt time.Time // of an orphan
 	Waited        time.Duration
 	By            string // who settled it: live, adoption, retry, replay, assign
+	Retired       bool   // of a duplicate: the first one is counted and removed by now
 	// Seq is set by Retry and Failed: which of the claimed events this is.
 	Seq int64
 }

@@ -37,6 +37,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		for i := range events {
 			w := &all[i]
 			w.Event, w.Identity, w.Fresh, w.By, w.Bury, w.BuryDetail = &events[i], events[i].Identity(), true, store.ByLive, bury, detail
+			w.Date(t.now, t.s.opt.Horizon)
 			works[i] = w
 		}
 		if err := t.accept(works); err != nil {
@@ -163,14 +164,11 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 // meet reads what the events have met, in a statement of its own, which sees
 // what was committed while identify waited. stored keeps it for their twins.
 func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]store.Result) error {
-	return t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id
-		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
-		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
-		JOIN event e ON e.seq = i.event_seq AND e.tenant_id = i.tenant_id`, func(sc row.Scanner) error {
+	found := func(sc row.Scanner) error {
 		var ord int
 		var id, enrollment []byte
 		var r store.Result
-		if err := sc.Scan(&ord, &r.Seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
+		if err := sc.Scan(&ord, &r.Seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment, &r.Retired); err != nil {
 			return err
 		}
 		w := met[ord-1]
@@ -179,7 +177,29 @@ func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]s
 		w.Met = r.Seq
 		m.Meet(w, r.Seq, r)
 		return nil
-	}, column(met, tenantOf), column(met, func(w *store.Work) []byte { return w.Identity[:] }))
+	}
+	keys := column(met, func(w *store.Work) []byte { return w.Identity[:] })
+	// Locked against retention: a duplicate is counted on a row that stays.
+	if err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id, false
+		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
+		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
+		JOIN event e ON e.seq = i.event_seq AND e.tenant_id = i.tenant_id ORDER BY e.seq FOR KEY SHARE OF e`, found, column(met, tenantOf), keys); err != nil {
+		return err
+	}
+	missing := func(w *store.Work) bool { return w.Met == 0 }
+	if !slices.ContainsFunc(met, missing) {
+		return nil
+	}
+	if err := t.query(`SELECT b.ord, r.seq, r.id, r.state, '', '', r.enrollment_id, true
+		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
+		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
+		JOIN retired r ON r.seq = i.event_seq AND r.tenant_id = i.tenant_id`, found, column(met, tenantOf), keys); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(met, missing) { // forgotten in this moment: it is a new one
+		return errChanged
+	}
+	return nil
 }
 
 // repeat counts duplicates on the events that they met, by number. A commit of

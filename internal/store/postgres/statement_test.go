@@ -147,6 +147,7 @@ func unbound() map[string]string {
 		"INSERT INTO setting":                     "the server's own",
 		"SELECT current_setting":                  "of the database server",
 		"SELECT pg_advisory":                      "a number made of tenant and key",
+		"SELECT pg_try_advisory":                  "one replica at a time",
 		"SELECT pg_snapshot":                      "of the database server",
 		"SELECT count(*) FROM api_key":            "is there any admin key, of whatever tenant?",
 		"SELECT status, count(*) FROM dead":       "a metric over all tenants",

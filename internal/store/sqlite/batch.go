@@ -46,7 +46,7 @@ func batchTables() map[string]string {
 		"b_counter":     "tenant_id, instance_id, bucket, type, qualifier, step, machine, provider, variant, count",
 		"b_status":      "tenant_id, id, status, at",
 		"b_suppression": "tenant_id, key, email, unsubscribed_at, resubscribed_at, complained_at, bounced_at, at",
-		"b_ledger":      "tenant_id, received, duplicates, applied, orphaned, dead, ignored",
+		"b_ledger":      "tenant_id, received, duplicates, applied, orphaned, dead, ignored, archived, undecodable",
 		"b_source":      "tenant_id, id, n, at",
 		"b_letter":      "id, tenant_id, seq, source_id, provider, reason, error, attempts, first_received_at, last_attempt_at",
 		"b_ref":         "tenant_id, key, enrollment_id, instance_id, provider, kind, value",

@@ -37,7 +37,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 	}
 	err := s.write(ctx, live, "commit events", func(t *tx) error {
 		var last int64
-		if _, err := t.one(`SELECT coalesce(max(seq), 0) FROM event`, nil, &last); err != nil {
+		if _, err := t.one(lastSQL, nil, &last); err != nil {
 			return err
 		}
 		works := make([]*store.Work, len(events))
@@ -45,6 +45,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		for i := range events {
 			w := &all[i]
 			w.Event, w.Seq, w.Fresh, w.By, w.Bury, w.BuryDetail = &events[i], last+1+int64(i), true, store.ByLive, bury, detail
+			w.Date(t.now, t.s.opt.Horizon)
 			works[i] = w
 		}
 		first, err := t.identify(works, last)
@@ -74,6 +75,10 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 	return results, err
 }
 
+// lastSQL is the highest number that was given: of an event that is there or
+// was removed.
+const lastSQL = `SELECT max((SELECT coalesce(max(seq), 0) FROM event), (SELECT coalesce(max(seq), 0) FROM retired))`
+
 // meet tells the events that were not the first of their identity what they met.
 func (t *tx) meet(works []*store.Work) error {
 	type meeting struct{ mine, met int64 }
@@ -86,11 +91,12 @@ func (t *tx) meet(works []*store.Work) error {
 		}
 	}
 	m := store.NewMeetings()
-	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc row.Scanner) error {
+	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id, 0 FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq
+		UNION ALL SELECT b.ord, r.seq, r.id, r.state, '', '', r.enrollment_id, 1 FROM b_seq(?1) b CROSS JOIN retired r ON r.seq = b.seq`, func(sc row.Scanner) error {
 		var mine, seq int64
 		var id, enrollment []byte
 		var r store.Result
-		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
+		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment, &r.Retired); err != nil {
 			return err
 		}
 		r.ID, r.Enrollment = row.ID(id), row.ID(enrollment)

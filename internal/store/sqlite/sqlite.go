@@ -51,6 +51,9 @@ type Options struct {
 	// Generation is how many events make a generation of the index; 0 takes
 	// the default of 65,536.
 	Generation int
+	// Horizon is how far back duplicates can be told, which is what retention
+	// keeps: a new event of before is dead. 0: for ever.
+	Horizon time.Duration
 }
 
 // Store is the embedded store.
@@ -70,7 +73,8 @@ type Store struct {
 	statements atomic.Int64
 	tokens     atomic.Int64
 	tombs      store.Tombstones
-	erasing    atomic.Bool // a contact was erased at some time: new events are looked up
+	retiring   atomic.Int64 // the number up to which this pass of retention has looked
+	erasing    atomic.Bool  // a contact was erased at some time: new events are looked up
 }
 
 // Open opens or makes the database and brings its schema up to date.

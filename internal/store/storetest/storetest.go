@@ -27,6 +27,7 @@ type Store interface {
 	Access
 	Reports
 	Erasures
+	Retire(ctx context.Context, r store.Retention, n int) (store.Retired, error)
 
 	CreateTenant(ctx context.Context, name string) (store.Tenant, error)
 	Ping(ctx context.Context) error
@@ -150,6 +151,7 @@ type Options struct {
 	// Generation is how many events a store that indexes behind gathers before
 	// it does; 0 takes its default.
 	Generation int
+	Horizon    time.Duration
 }
 
 // Opener opens a store; it fails the test when it cannot.
@@ -167,7 +169,7 @@ func Run(t *testing.T, open Opener) {
 	for _, g := range []group{
 		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
-		erasures(),
+		erasures(), retentions(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()

@@ -29,3 +29,22 @@ CREATE INDEX erasure_running ON erasure (seq) WHERE status = 'running';
 
 -- What a request with a key has made, found by the resource.
 CREATE INDEX idempotency_resource ON idempotency (resource);
+
+-- Events that retention has removed: what their identities still meet, until
+-- those are forgotten too.
+CREATE TABLE retired (
+  seq           BIGINT PRIMARY KEY,
+  id            BYTEA NOT NULL,
+  tenant_id     BIGINT NOT NULL,
+  identity      BYTEA NOT NULL,
+  state         TEXT NOT NULL,
+  enrollment_id BYTEA,
+  received_at   BIGINT NOT NULL
+);
+CREATE INDEX retired_received ON retired (received_at);
+
+-- The part of each sum whose events are removed.
+ALTER TABLE counter ADD COLUMN archived BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE fact ADD COLUMN archived BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE fact ADD COLUMN archived_first BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE fact ADD COLUMN archived_last BIGINT NOT NULL DEFAULT 0;

@@ -28,3 +28,23 @@ CREATE INDEX erasure_running ON erasure (seq) WHERE status = 'running';
 
 -- What a request with a key has made, found by the resource.
 CREATE INDEX idempotency_resource ON idempotency (resource);
+
+-- Events that retention has removed: what their identities still meet, until
+-- those are forgotten too. The highest number is never removed, so that none
+-- is given twice.
+CREATE TABLE retired (
+  seq           INTEGER PRIMARY KEY,
+  id            BLOB NOT NULL,
+  tenant_id     INTEGER NOT NULL,
+  identity      BLOB NOT NULL,
+  state         TEXT NOT NULL,
+  enrollment_id BLOB,
+  received_at   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX retired_received ON retired (received_at);
+
+-- The part of each sum whose events are removed.
+ALTER TABLE counter ADD COLUMN archived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE fact ADD COLUMN archived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE fact ADD COLUMN archived_first INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE fact ADD COLUMN archived_last INTEGER NOT NULL DEFAULT 0;
