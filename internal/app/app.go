@@ -66,7 +66,8 @@ type App struct {
 	failed        chan error
 	serving       sync.WaitGroup
 
-	gauges snapshots
+	gauges  snapshots
+	retired atomic.Pointer[lastRetention] // nil: no pass has ended yet
 
 	adminKey string // made at the first start, shown once
 	keyFile  string // where the secrets key is kept; empty when it was given

@@ -42,6 +42,7 @@ type Store interface {
 	Ledgers(ctx context.Context) ([]store.Ledger, error)
 	Unlock(t store.Tombstones)
 	NextErasure(ctx context.Context, n int) (more bool, err error)
+	Retire(ctx context.Context, r store.Retention, n int) (store.Retired, error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
 	Ping(ctx context.Context) error
 	Close() error
@@ -91,6 +92,7 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 	s, err := sqlite.Open(ctx, sqlite.Options{
 		Serve: serve, Path: path, TxTimeout: cfg.TxTimeout, Now: time.Now,
 		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked,
+		Horizon: horizon(cfg),
 	})
 	if err != nil {
 		return nil, err
@@ -109,6 +111,7 @@ func openPostgres(ctx context.Context, cfg config.Config, serve bool, h hooks) (
 	s, err := postgres.Open(ctx, postgres.Options{
 		URL: cfg.DatabaseURL.Reveal(), TxTimeout: cfg.TxTimeout, Now: time.Now,
 		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Missed: h.missed,
+		Horizon: horizon(cfg),
 		// Two connections more, for what is not ingestion.
 		Writers: postgresWriters + 2, Late: serve && cfg.SpoolDir != "",
 	})

@@ -32,6 +32,7 @@ type keeper struct {
 func startKeeper(a *App) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{cancel: cancel}
+	pass := retention{app: a}
 	every := func(period time.Duration, op string, fn func(context.Context) error) {
 		k.finish.Go(func() {
 			tick := time.NewTicker(period)
@@ -81,6 +82,9 @@ func startKeeper(a *App) *keeper {
 		}
 		return nil
 	})
+	if a.cfg.RetentionEvents > 0 {
+		every(retainEvery, "remove old events", func(c context.Context) error { return pass.run(c, ctx.Done()) })
+	}
 	every(flushEvery, "flush key use", a.access.Flush)
 	if a.cfg.SpoolDir != "" {
 		every(snapshotEvery, "keep access snapshot", a.access.Keep)
