@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	retainEvery = 15 * time.Second
+	retainEvery = 2 * time.Second  // whether a pass is due
+	retainPause = 10 * time.Minute // between two passes: each looks at what is old and stays, too
 	retainBatch = 200 // events looked at in one transaction
 	day         = 24 * time.Hour
 )
@@ -30,6 +31,7 @@ func horizon(cfg config.Config) time.Duration {
 type retention struct {
 	app            *App
 	events, bodies int64 // removed by this pass so far
+	due            time.Time
 }
 
 // lastRetention is what the last pass did that came to an end.
@@ -41,6 +43,9 @@ type lastRetention struct {
 func (r *retention) run(ctx context.Context, ending <-chan struct{}) error {
 	a := r.app
 	now := time.Now()
+	if now.Before(r.due) {
+		return nil
+	}
 	limits := store.Retention{Events: now.Add(-a.cfg.RetentionEvents), Identities: now.Add(-horizon(a.cfg))}
 	for more := true; more; {
 		select {
@@ -65,6 +70,7 @@ func (r *retention) run(ctx context.Context, ending <-chan struct{}) error {
 	}
 	r.events, r.bodies = 0, 0
 	a.retired.Store(last)
+	r.due = time.Now().Add(retainPause)
 	return nil
 }
 

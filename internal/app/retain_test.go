@@ -10,8 +10,7 @@ import (
 	"tallyhook/internal/testenv"
 )
 
-// TestRetention lets events grow old in the database of a running server,
-// kills it while it removes them, and holds what is left, what is resent and
+// TestRetention lets events grow old in the database, kills the server while it removes them, and holds what is left, what is resent and
 // what is too old against what was there.
 func TestRetention(t *testing.T) {
 	t.Parallel()
@@ -34,7 +33,11 @@ func TestRetention(t *testing.T) {
 	}
 	before := performance()
 
+	if code := server.Stop(time.Minute); code != 0 {
+		t.Errorf("exit code %d after SIGTERM, want 0", code)
+	}
 	testenv.Exec(t, path, fmt.Sprintf(`UPDATE event SET received_at = received_at - %d`, (32*24*time.Hour).Microseconds()))
+	server = testenv.Start(t, o)
 	testenv.Eventually(t, 2*time.Minute, "old events are being removed", func() bool {
 		return testenv.Count(t, path, `SELECT count(*) FROM retired`) > 0
 	})

@@ -133,7 +133,7 @@ func (t *tx) meet(works []*store.Work) error {
 	}
 	m.Count(counted)
 	if len(m.Repeats) == 0 {
-		return nil
+		return t.writeLedgers(m.Effects) // of those whose events are removed by now
 	}
 	if _, err := t.exec(`UPDATE event SET duplicates = duplicates + b.n, last_duplicate_at = max(last_duplicate_at, b.at) FROM b_dup(?1) b
 		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id`, bind(m.Repeats, func(c sqlite3.Context, p **store.Repeat, col int) {

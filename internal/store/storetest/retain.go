@@ -107,6 +107,7 @@ func retainResend(w *World) {
 	w.IndexNext(w.Ctx(), 4) //nolint:errcheck // on its way to the disk, as far as it comes
 	w.Clock.Advance(10 * day)
 	Same(w.T, "removed", w.Retain(7*day, 35*day, 7), 25)
+	received := int64(25)
 	resend := func(what string) {
 		w.T.Helper()
 		again := make([]event.Event, len(sent))
@@ -119,6 +120,8 @@ func retainResend(w *World) {
 			Same(w.T, what+": of", r.ID, first[i%25].ID)
 			Same(w.T, what+": enrollment", r.Enrollment, ada)
 		}
+		received += 26
+		Same(w.T, what+": account", w.Account(w.Tenant), store.Ledger{Tenant: w.Tenant, Received: received, Archived: received})
 		w.Balanced()
 	}
 	resend("at once")
