@@ -12,7 +12,7 @@ import (
 const (
 	retainEvery = 2 * time.Second  // whether a pass is due
 	retainPause = 10 * time.Minute // between two passes: each looks at what is old and stays, too
-	retainBatch = 200 // events looked at in one transaction
+	retainBatch = 200              // events looked at in one transaction
 	day         = 24 * time.Hour
 )
 
