@@ -297,7 +297,7 @@ func (s *Store) eraseEvents(ctx context.Context, e *erasure, n int) error {
 		}
 	}
 	return s.write(ctx, bulk, "erase events", func(t *tx) error {
-		phase, item, after, done := e.phase, e.item, e.after, 0
+		phase, item, after, done := e.phase, e.item, int64(0), 0
 		if ok && len(seqs) == 0 {
 			if err := t.query(erasedRefSQL, take, args()...); err != nil {
 				return err
@@ -305,9 +305,9 @@ func (s *Store) eraseEvents(ctx context.Context, e *erasure, n int) error {
 		}
 		switch {
 		case !ok:
-			phase, item, after = store.ErasePhaseBodies, 0, 0
+			phase, item = store.ErasePhaseBodies, 0
 		case len(seqs) == 0:
-			item, after = item+1, 0
+			item++
 		default:
 			after = seqs[len(seqs)-1].seq
 			gone, err := t.eraseRecords(&e.task, seqs)

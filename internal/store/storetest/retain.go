@@ -86,7 +86,7 @@ func retainAll(w *World) {
 	Same(w.T, "what is young stays", w.Record(fresh.ID).State, event.Applied)
 	Same(w.T, "account", w.Account(w.Tenant), store.Ledger{Tenant: w.Tenant, Received: 9, Applied: 1, Orphaned: 1, Dead: 1, Archived: 6})
 	w.Balanced()
-	rows, _, err := w.Store.Events(w.Ctx(), w.Tenant, store.EventFilter{Email: "ada@example.com"}, store.Page{Limit: 10})
+	rows, _, err := w.Events(w.Ctx(), w.Tenant, store.EventFilter{Email: "ada@example.com"}, store.Page{Limit: 10})
 	w.must(err)
 	Same(w.T, "found by the address", len(rows), 1)
 	Same(w.T, "again nothing", w.Retain(30*day, 60*day, 2), 0)
@@ -104,7 +104,8 @@ func retainResend(w *World) {
 		sent = append(sent, w.Event(event.Opened, id, Address("ada@example.com")))
 	}
 	first := w.Put(sent...)
-	w.IndexNext(w.Ctx(), 4) //nolint:errcheck // on its way to the disk, as far as it comes
+	_, err := w.IndexNext(w.Ctx(), 4) // on its way to the disk
+	w.must(err)
 	w.Clock.Advance(10 * day)
 	Same(w.T, "removed", w.Retain(7*day, 35*day, 7), 25)
 	received := int64(25)
@@ -225,7 +226,7 @@ func retainRace(w *World) {
 					e.ID, e.ReceivedAt = uuid.Must(uuid.NewV7()), w.Clock.Now()
 					again = append(again, e)
 				}
-				res, err := w.Commit(w.Ctx(), again)
+				res, err := w.Commit(context.WithoutCancel(ctx), again)
 				if err != nil {
 					w.T.Error(err)
 					return
@@ -369,7 +370,7 @@ func retainIndexed(w *World) {
 	Same(w.T, "removed", w.Retain(30*day, 35*day, 5), 41)
 	e.ID = uuid.Must(uuid.NewV7())
 	Same(w.T, "its identity is forgotten", w.Put(e)[0].Outcome, event.OutcomeApplied)
-	rows, _, err := w.Store.Events(w.Ctx(), w.Tenant, store.EventFilter{Email: "ada@example.com"}, store.Page{Limit: 100})
+	rows, _, err := w.Events(w.Ctx(), w.Tenant, store.EventFilter{Email: "ada@example.com"}, store.Page{Limit: 100})
 	w.must(err)
 	Same(w.T, "found by the address", len(rows), 1)
 }
