@@ -300,7 +300,7 @@ func setRetention(c *Config, v string) bool {
 	}
 	text, ok := strings.CutSuffix(v, "d")
 	n, err := strconv.ParseUint(text, 10, 16)
-	c.RetentionEvents = time.Duration(n) * 24 * time.Hour //nolint:gosec // of 16 bits
+	c.RetentionEvents = time.Duration(n) * 24 * time.Hour
 	return ok && err == nil && n >= 1 && n <= 3650
 }
 
