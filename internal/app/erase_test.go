@@ -242,7 +242,7 @@ func TestEraseWhileSpooled(t *testing.T) {
 // TestEraseAsksForSomebody holds the ways of asking wrongly.
 func TestEraseAsksForSomebody(t *testing.T) {
 	t.Parallel()
-	e := startEdge(t)
+	e := startEdge(t, "RATE_LIMIT_API=0")
 	c := e.client(testenv.AdminKey)
 	c.Post(400, "/api/contacts/erase", map[string]any{})
 	c.Post(400, "/api/contacts/erase", map[string]any{"email": "not an address"})
