@@ -56,7 +56,7 @@ fuzz: ## fuzz every target; FUZZTIME=10m for long
 	scripts/fuzz $(FUZZTIME)
 
 race: needs
-	scripts/gotest -race -count=1 ./...
+	scripts/gotest -race -count=1 -timeout 40m ./...
 
 cover: ## the coverage of all tests, by function
 	@mkdir -p bin

@@ -3,7 +3,6 @@ package main_test
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -80,8 +79,7 @@ func (l *load) end(t *testing.T) {
 // taken under load, restored elsewhere with the key file.
 func TestBackup(t *testing.T) {
 	t.Parallel()
-	sqlite3, err := exec.LookPath("sqlite3")
-	if err != nil {
+	if _, err := exec.LookPath("sqlite3"); err != nil {
 		t.Fatalf("%v; install it with: apt-get install -y sqlite3", err)
 	}
 	dir, backup := t.TempDir(), t.TempDir()
@@ -98,22 +96,20 @@ func TestBackup(t *testing.T) {
 	testenv.Eventually(t, time.Minute, "300 events are acknowledged", func() bool { return len(l.soFar()) >= 300 })
 	before := l.soFar()
 	path := filepath.Join(backup, "tallyhook.db")
-	cmd := exec.CommandContext(t.Context(), sqlite3, filepath.Join(dir, "tallyhook.db"), "VACUUM INTO '"+path+"'")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("VACUUM INTO: %v\n%s", err, out)
+	script := documented(t, "### SQLite", 1, "/var/lib/tallyhook/", dir+"/", "/backup/", backup+"/")[0]
+	commands := strings.SplitAfter(script, "\n") // the backup, the key, a look at both
+	if len(commands) < 3 {
+		t.Fatalf("docs/operations.md has too few commands: %s", script)
 	}
+	shell(t, nil, commands[0])
 	count := len(l.soFar())
 	testenv.Eventually(t, time.Minute, "the load goes on", func() bool { return len(l.soFar()) > count })
 	l.end(t)
 
 	env := []string{"PORT=0", "DATABASE_URL=sqlite:" + path}
 	oneLine(t, testenv.Run(t, backup, env, "serve"), 1, "key file", path+".key")
-	key, err := os.ReadFile(filepath.Join(dir, "tallyhook.db.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path+".key", key, 0o600); err != nil {
-		t.Fatal(err)
+	if out := shell(t, nil, strings.Join(commands[1:], "")); !strings.Contains(out, "difference 0") {
+		t.Errorf("the documented look at the backup: %s", out)
 	}
 	doctor := func(when string) {
 		t.Helper()
@@ -141,7 +137,7 @@ func TestBackup(t *testing.T) {
 	if a := rc.Post(200, source.Path, body, headers...); a.At("data.applied").Int() != 1 {
 		t.Errorf("a webhook to the restored source: %s", a.Body)
 	}
-	if code := restored.Stop(20 * time.Second); code != 0 {
+	if code := restored.Stop(2 * time.Minute); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	doctor("after the restored server")

@@ -39,7 +39,7 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	well("beside a server")
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Fatalf("exit code %d, want 0", code)
 	}
 	well("without a server")

@@ -212,7 +212,7 @@ func TestFirstStart(t *testing.T) {
 		t.Errorf("the key file: %v, error %v; want mode 0600", info, err)
 	}
 	server.Client(key).Get("/api/keys")
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Fatalf("exit code %d, want 0", code)
 	}
 
@@ -280,7 +280,7 @@ func TestWrongSecretsKey(t *testing.T) {
 	}
 	server := testenv.Start(t, testenv.Options{Dir: dir, Env: []string{"SECRETS_KEY=" + strings.Repeat("ab", 32)}})
 	source := server.Client("").NewSource("generic", "")
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Fatalf("exit code %d, want 0", code)
 	}
 	oneLine(t, testenv.Run(t, dir, env(strings.Repeat("cd", 32)), "serve"), 2, "SECRETS_KEY", "former")

@@ -28,7 +28,7 @@ type smokeReport struct {
 // smoke runs the verb and reads its JSON.
 func smoke(t *testing.T, url, key string, args ...string) (testenv.Result, smokeReport) {
 	t.Helper()
-	got := testenv.Run(t, t.TempDir(), []string{"TALLYHOOK_URL=" + url, "TALLYHOOK_API_KEY=" + key}, append([]string{"smoke", "--json"}, args...)...)
+	got := testenv.Run(t, t.TempDir(), []string{"TALLYHOOK_URL=" + url, "TALLYHOOK_API_KEY=" + key}, append([]string{"smoke", "--json", "--timeout", "1m"}, args...)...)
 	var report smokeReport
 	if err := json.Unmarshal([]byte(got.Stdout), &report); err != nil {
 		t.Fatalf("smoke --json: %v: code %d\n%s%s", err, got.Code, got.Stdout, got.Stderr)
@@ -185,7 +185,7 @@ func TestSmokeFails(t *testing.T) {
 		t.Errorf("smoke --ready without a key: code %d\n%s%s", got.Code, got.Stdout, got.Stderr)
 	}
 
-	server.Stop(20 * time.Second)
+	server.Stop(2 * time.Minute)
 	got := testenv.Run(t, t.TempDir(), []string{"TALLYHOOK_URL=" + server.URL}, "smoke", "--ready")
 	if got.Code != 1 || !strings.Contains(got.Stderr, "connection refused") {
 		t.Errorf("smoke --ready of a server that has ended: code %d, %q", got.Code, got.Stderr)

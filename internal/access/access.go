@@ -93,6 +93,9 @@ type Opened struct {
 	Provider *provider.Provider
 	Config   provider.Config
 	gone     bool // deleted; only the provider is told, for its dialect of refusals
+
+	former    []formerSecret
+	tokenEnds time.Time // of a former token that it was found by
 }
 
 // Rejection is one refused webhook.

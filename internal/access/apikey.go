@@ -190,9 +190,7 @@ func (s *Service) addKey(ctx context.Context, by Principal, plain, name string, 
 	if err := s.store.CreateKey(ctx, k); err != nil {
 		return store.Key{}, fmt.Errorf("create key: %w", err)
 	}
-	s.keys.forget(func([32]byte, store.Key) bool { return false }, func(h [32]byte) bool { return h == k.Hash })
-	s.change()
-	s.known.addKey(k.Hash)
+	s.Heard(store.Change{Kind: store.ChangedKey, ID: k.ID, Hash: k.Hash})
 	s.audit(ctx, by, "key.create", id, name+": "+strings.Join(scopes, " "))
 	return k, nil
 }
@@ -231,8 +229,7 @@ func (s *Service) Keys(ctx context.Context, tenant int64, p store.Page) (rows []
 func (s *Service) RevokeKey(ctx context.Context, by Principal, id uuid.UUID) error {
 	err := s.store.RevokeKey(ctx, by.Tenant, id, s.at())
 	// Whatever the store said: a commit of unknown outcome may have happened.
-	s.keys.forget(func(_ [32]byte, k store.Key) bool { return k.ID == id }, func([32]byte) bool { return false })
-	s.change()
+	s.Heard(store.Change{Kind: store.ChangedKey, ID: id})
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return fault.New(fault.NotFound, "there is no live API key with this id")

@@ -34,16 +34,22 @@ func newCache[K comparable, V any](ttl time.Duration, limit int) *cache[K, V] {
 // get answers what is known of a key, and the stamp to put with otherwise. An
 // entry from the future (a clock that was set back) counts as too old.
 func (c *cache[K, V]) get(k K, now time.Time) (v V, stamp uint64, ok bool) {
+	v, _, stamp, ok = c.aged(k, now)
+	return v, stamp, ok
+}
+
+// aged is get that tells, too, how long ago it was read.
+func (c *cache[K, V]) aged(k K, now time.Time) (v V, age time.Duration, stamp uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.young[k]
 	if !ok {
 		e, ok = c.old[k]
 	}
-	if age := now.Sub(e.at); !ok || age < 0 || age >= c.ttl {
-		return v, c.stamp, false
+	if age = now.Sub(e.at); !ok || age < 0 || age >= c.ttl {
+		return v, 0, c.stamp, false
 	}
-	return e.value, c.stamp, true
+	return e.value, age, c.stamp, true
 }
 
 func (c *cache[K, V]) put(k K, v V, stamp uint64, now time.Time) {

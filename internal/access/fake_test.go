@@ -27,6 +27,7 @@ type memory struct {
 	keys     map[uuid.UUID]store.Key
 	sources  map[uuid.UUID]store.Source
 	settings map[string][]byte
+	former   map[[32]byte]store.FormerToken
 	audits   []store.Audit
 }
 
@@ -35,7 +36,7 @@ var _ access.Store = (*memory)(nil)
 func newMemory() *memory {
 	return &memory{
 		calls: map[string]int{}, keys: map[uuid.UUID]store.Key{}, sources: map[uuid.UUID]store.Source{},
-		settings: map[string][]byte{},
+		settings: map[string][]byte{}, former: map[[32]byte]store.FormerToken{},
 	}
 }
 
@@ -189,7 +190,13 @@ func (m *memory) CreateSource(_ context.Context, s store.Source) error {
 }
 
 func (m *memory) SourceByToken(_ context.Context, hash [32]byte) (store.Source, error) {
-	return m.source("SourceByToken", func(s store.Source) bool { return s.TokenHash == hash })
+	s, err := m.source("SourceByToken", func(s store.Source) bool {
+		return s.TokenHash == hash || m.former[hash].Source == s.ID
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.TokenEndsAt = m.former[hash].EndsAt
+	return s, err
 }
 
 func (m *memory) SourceByID(_ context.Context, id uuid.UUID) (store.Source, error) {
@@ -226,13 +233,25 @@ func (m *memory) Sources(_ context.Context, tenant int64, _ store.Page) (rows []
 	return rows, 0, err
 }
 
-func (m *memory) UpdateSource(_ context.Context, s store.Source) error {
+func (m *memory) FormerTokens(context.Context, int64, int) ([]store.FormerToken, int64, error) {
+	err := m.enter("FormerTokens")
+	defer m.mu.Unlock()
+	return nil, 0, err
+}
+
+func (m *memory) UpdateSource(_ context.Context, was, s store.Source, ends time.Time) error {
 	err := m.enter("UpdateSource")
 	defer m.mu.Unlock()
-	if err == nil {
-		m.sources[s.ID] = s
+	switch {
+	case err != nil:
+		return err
+	case !bytes.Equal(m.sources[s.ID].Sealed, was.Sealed) || m.sources[s.ID].TokenHash != was.TokenHash:
+		return fault.New(fault.Conflict, "the row is another")
+	case s.TokenHash != was.TokenHash:
+		m.former[was.TokenHash] = store.FormerToken{Hash: was.TokenHash, Source: s.ID, EndsAt: ends}
 	}
-	return err
+	m.sources[s.ID] = s
+	return nil
 }
 
 func (m *memory) DeleteSource(_ context.Context, _ int64, id uuid.UUID, at time.Time) error {

@@ -18,10 +18,14 @@ import (
 )
 
 // How long and how much is kept in memory. A change made here is seen at
-// once; one made by another process within the time to live.
+// once, and one made by another replica as soon as it is heard of (Heard).
+// While this replica is deaf, what it holds counts for a second, or for its
+// time to live where the store cannot be asked. The time to live is the net
+// under all this, and what bounds a change made past the server.
 const (
 	knownTTL    = 30 * time.Second
 	absentTTL   = 5 * time.Second
+	deafTTL     = time.Second
 	knownLimit  = 10_000 // entries of one generation
 	absentLimit = 10_000
 	usedLimit   = 100_000 // keys whose last use waits to be written
@@ -50,6 +54,7 @@ type Service struct {
 	sealer *sealer
 	tokens tokens
 
+	deaf    atomic.Bool // other replicas are not heard; read by the lookups
 	keys    lookup[[32]byte, store.Key]
 	byToken lookup[[32]byte, Opened]
 	byID    lookup[uuid.UUID, Opened]
@@ -84,14 +89,12 @@ func New(st Store, o Options) (*Service, error) {
 		public:  strings.TrimRight(o.PublicURL, "/"),
 		now:     o.Now,
 		log:     o.Logger,
-		keys:    newLookup[[32]byte, store.Key](),
-		byToken: newLookup[[32]byte, Opened](),
-		byID:    newLookup[uuid.UUID, Opened](),
 		used:    map[uuid.UUID]time.Time{},
 		refused: rejections{of: map[uuid.UUID]*refusals{}},
 		file:    o.Snapshot,
 		known:   known{keys: map[[32]byte]struct{}{}, sources: map[uuid.UUID]struct{}{}},
 	}
+	s.keys, s.byToken, s.byID = newLookup[[32]byte, store.Key](&s.deaf), newLookup[[32]byte, Opened](&s.deaf), newLookup[uuid.UUID, Opened](&s.deaf)
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -173,47 +176,4 @@ func (s *Service) warning() string {
 		return ""
 	}
 	return "PUBLIC_URL is " + s.public + ", which only this machine can reach: set it to the address that the provider shall call"
-}
-
-// lookup answers from memory what the store said a moment ago, both what is
-// there and what is not. Absence comes from a successful read only.
-type lookup[K comparable, V any] struct {
-	known  *cache[K, V]
-	absent *cache[K, struct{}]
-}
-
-func newLookup[K comparable, V any]() lookup[K, V] {
-	return lookup[K, V]{
-		known:  newCache[K, V](knownTTL, knownLimit),
-		absent: newCache[K, struct{}](absentTTL, absentLimit),
-	}
-}
-
-// find answers ok false when there is no such row, and an Unavailable when
-// that cannot be told.
-func (l lookup[K, V]) find(k K, now time.Time, op string, read func() (V, error)) (v V, ok bool, err error) {
-	v, known, ok := l.known.get(k, now)
-	if ok {
-		return v, true, nil
-	}
-	_, absent, gone := l.absent.get(k, now)
-	if gone {
-		return v, false, nil
-	}
-	v, err = read()
-	switch {
-	case err == nil:
-		l.known.put(k, v, known, now)
-		return v, true, nil
-	case fault.Is(err, fault.NotFound):
-		l.absent.put(k, struct{}{}, absent, now)
-		return v, false, nil
-	}
-	return v, false, fault.Wrap(fault.Unavailable, op, err)
-}
-
-// forget drops the entries that match, on both sides.
-func (l lookup[K, V]) forget(known func(K, V) bool, absent func(K) bool) {
-	l.known.drop(known)
-	l.absent.drop(func(k K, _ struct{}) bool { return absent(k) })
 }

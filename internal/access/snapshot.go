@@ -52,6 +52,18 @@ type snapshot struct {
 	sources []store.Source
 	byToken map[[32]byte]int
 	byID    map[uuid.UUID]int
+	former  map[[32]byte]store.FormerToken
+}
+
+// source finds a source by its token, or by one that works still. A token that
+// became a former one while the snapshot was read is in both maps.
+func (s *snapshot) source(hash [32]byte, now time.Time) (i int, ok bool) {
+	if f, former := s.former[hash]; former {
+		i, ok = s.byID[f.Source]
+		return i, ok && now.Before(f.EndsAt)
+	}
+	i, ok = s.byToken[hash]
+	return i, ok
 }
 
 type snapshotHead struct {
@@ -62,6 +74,7 @@ type snapshotHead struct {
 type snapshotPage struct {
 	Sources []snapshotSource `json:"sources,omitempty"`
 	Keys    []snapshotKey    `json:"keys,omitempty"`
+	Former  []snapshotToken  `json:"former,omitempty"`
 }
 
 type snapshotSource struct {
@@ -77,6 +90,12 @@ type snapshotKey struct {
 	ID        uuid.UUID `json:"id"`
 	Tenant    int64     `json:"tenant"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+type snapshotToken struct {
+	Hash   [32]byte  `json:"hash"`
+	Source uuid.UUID `json:"source"`
+	EndsAt time.Time `json:"ends_at"`
 }
 
 // partOwner is what a part is bound to.
@@ -176,6 +195,20 @@ func (s *Service) fillSnapshot(ctx context.Context, f io.Writer, began time.Time
 		}
 		after = next
 	}
+	for after, more := int64(0), true; more; more = after != 0 {
+		rows, next, err := s.store.FormerTokens(ctx, after, keyPage)
+		if err != nil {
+			return fmt.Errorf("list former tokens: %w", err)
+		}
+		var p snapshotPage
+		for _, f := range rows {
+			p.Former = append(p.Former, snapshotToken(f))
+		}
+		if err := w.part(partPage, w.id, p); err != nil {
+			return err
+		}
+		after = next
+	}
 	if err := w.part(partEnd, w.id, struct{}{}); err != nil {
 		return err
 	}
@@ -203,7 +236,7 @@ func readSnapshot(path string, sealer *sealer) (snap *snapshot, err error) {
 	if _, err := io.ReadFull(in, form); err != nil || string(form) != snapshotForm {
 		return nil, errSnapshot
 	}
-	snap = &snapshot{keys: map[[32]byte]snapshotKey{}, byToken: map[[32]byte]int{}, byID: map[uuid.UUID]int{}}
+	snap = &snapshot{keys: map[[32]byte]snapshotKey{}, byToken: map[[32]byte]int{}, byID: map[uuid.UUID]int{}, former: map[[32]byte]store.FormerToken{}}
 	var head snapshotHead
 	for n := uint64(0); ; n++ {
 		kind, sealed, err := readPart(in, info.Size())
@@ -258,6 +291,9 @@ func readPart(in io.Reader, size int64) (kind byte, sealed []byte, err error) {
 func (s *snapshot) add(p snapshotPage) {
 	for _, k := range p.Keys {
 		s.keys[k.Hash] = k
+	}
+	for _, f := range p.Former {
+		s.former[f.Hash] = store.FormerToken(f)
 	}
 	for _, r := range p.Sources {
 		s.byToken[r.TokenHash], s.byID[r.ID] = len(s.sources), len(s.sources)

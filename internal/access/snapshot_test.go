@@ -310,15 +310,15 @@ func TestSnapshotIsRefusedWhole(t *testing.T) {
 	head, parts := split(t, good)
 	_, foreign := split(t, other)
 	join := func(parts ...[]byte) []byte { return append(slices.Clone(head), slices.Concat(parts...)...) }
-	if len(parts) != 4 { // head, sources, keys, end
+	if len(parts) != 5 { // head, sources, keys, former tokens, end
 		t.Fatalf("the file has %d parts", len(parts))
 	}
-	try("LeftOut", join(parts[0], parts[2], parts[3]))
-	try("NoEnd", join(parts[0], parts[1], parts[2]))
-	try("Swapped", join(parts[0], parts[2], parts[1], parts[3]))
-	try("Twice", join(parts[0], parts[1], parts[1], parts[2], parts[3]))
-	try("OfAnother", join(parts[0], foreign[1], parts[2], parts[3]))
-	try("OtherHead", join(foreign[0], parts[1], parts[2], parts[3]))
+	try("LeftOut", join(parts[0], parts[2], parts[3], parts[4]))
+	try("NoEnd", join(parts[0], parts[1], parts[2], parts[3]))
+	try("Swapped", join(parts[0], parts[2], parts[1], parts[3], parts[4]))
+	try("Twice", join(parts[0], parts[1], parts[1], parts[2], parts[3], parts[4]))
+	try("OfAnother", join(parts[0], foreign[1], parts[2], parts[3], parts[4]))
+	try("OtherHead", join(foreign[0], parts[1], parts[2], parts[3], parts[4]))
 	try("Empty", nil)
 
 	if err := os.WriteFile(n.file, good, 0o600); err != nil {

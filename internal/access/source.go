@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -33,20 +34,26 @@ const masked = "********"
 
 // vault is what is sealed of a source.
 type vault struct {
-	Secrets  []string          `json:"secrets,omitempty"`
+	Secrets  []string          `json:"secrets,omitempty"` // the current one, if any
+	Former   []formerSecret    `json:"former,omitempty"`
 	Settings provider.Settings `json:"settings"`
 }
 
 // CheckToken tells whether a token can be one of ours, from its check part
 // alone and in constant time. A guessed one fails here and costs no lookup.
-func (s *Service) CheckToken(token string) bool { return s.tokens.check(token) }
+func (s *Service) CheckToken(token string) bool {
+	_, ok := s.tokens.check(token)
+	return ok
+}
 
 // SourceByToken finds the source of a webhook's URL. NotFound means that there
 // is none for sure: the token's own check part says so, or the store has said
-// so. When that cannot be told the answer is Unavailable. What it returns is
-// shared: it is not to be changed.
+// so. When that cannot be told the answer is Unavailable. With either, the
+// Provider is set where the token says whose it is. What it returns is shared:
+// it is not to be changed.
 func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, error) {
-	if !s.CheckToken(token) {
+	number, ok := s.tokens.check(token)
+	if !ok {
 		return Opened{}, noSource()
 	}
 	hash := sha256.Sum256([]byte(token))
@@ -55,12 +62,12 @@ func (s *Service) SourceByToken(ctx context.Context, token string) (Opened, erro
 	})
 	switch {
 	case err != nil:
-		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { i, ok := n.byToken[hash]; return i, ok }, err)
+		o, err = s.sourceAway(ctx, func(n *snapshot) (int, bool) { return n.source(hash, s.now()) }, err)
 		ok = true
 	case ok && !o.gone:
 		s.known.addSource(o.ID)
 	}
-	return found(o, ok, err)
+	return s.found(o, ok, err, provider.ByNumber(number))
 }
 
 // OpenSource finds a source of any tenant by its id, with the guarantees of
@@ -78,18 +85,22 @@ func (s *Service) OpenSource(ctx context.Context, id uuid.UUID) (Opened, error) 
 	default:
 		s.known.dropSource(id)
 	}
-	return found(o, ok, err)
+	return s.found(o, ok, err, nil)
 }
 
-func found(o Opened, ok bool, err error) (Opened, error) {
+// found is the answer to a look. What is kept in memory says until when a
+// former secret or token works; whether it does is asked at each use.
+func (s *Service) found(o Opened, ok bool, err error, whose *provider.Provider) (Opened, error) {
+	now := s.now()
 	switch {
 	case err != nil:
-		return Opened{}, err
+		return Opened{Provider: whose}, err
 	case !ok:
-		return Opened{}, noSource()
-	case o.gone:
+		return Opened{Provider: whose}, noSource()
+	case o.gone, !o.tokenEnds.IsZero() && !now.Before(o.tokenEnds):
 		return Opened{Provider: o.Provider}, noSource()
 	}
+	o.Config.Secrets = o.secrets(now)
 	return o, nil
 }
 
@@ -112,7 +123,10 @@ func (s *Service) openRow(row store.Source, err error) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{ID: row.ID, Tenant: row.Tenant, Provider: p, Config: provider.Config{Secrets: v.Secrets, Settings: v.Settings}}, nil
+	return Opened{
+		ID: row.ID, Tenant: row.Tenant, Provider: p, Config: provider.Config{Secrets: v.Secrets, Settings: v.Settings},
+		former: v.Former, tokenEnds: row.TokenEndsAt,
+	}, nil
 }
 
 func (s *Service) seal(id uuid.UUID, v vault) ([]byte, error) {
@@ -156,7 +170,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 		}
 		secret = made
 	}
-	token, err := s.tokens.make()
+	token, err := s.tokens.make(p.Number)
 	if err != nil {
 		return CreatedSource{}, fmt.Errorf("make token: %w", err)
 	}
@@ -180,8 +194,7 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 	if err := s.store.CreateSource(ctx, row); err != nil {
 		return CreatedSource{}, fmt.Errorf("create source: %w", err)
 	}
-	s.forgetSource(id) // a look at the id that found nothing yet
-	s.known.addSource(id)
+	s.Heard(store.Change{Kind: store.ChangedSource, ID: id}) // a look at the id has found nothing yet
 	s.audit(ctx, by, "source.create", id, p.Name+": "+in.Name)
 	return CreatedSource{
 		SourceView: s.view(ctx, row),
@@ -192,15 +205,17 @@ func (s *Service) CreateSource(ctx context.Context, by Principal, in SourceInput
 }
 
 // PatchSource changes what is not nil. Settings are replaced as a whole; a
-// masked value in them stays as it was. An empty secret takes it away where
-// the scheme can do without.
+// masked value in them stays as it was. A secret ends the one before at once,
+// and those in their grace time; an empty one takes it away where the scheme can
+// do without.
 func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, patch SourcePatch) (SourceView, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	row, err := s.row(ctx, by.Tenant, id)
+	was, err := s.row(ctx, by.Tenant, id)
 	if err != nil {
 		return SourceView{}, err
 	}
+	row := was
 	v, err := s.unseal(row)
 	if err != nil && (patch.Secret == nil || patch.Settings == nil) { // else nothing of the old is needed
 		return SourceView{}, err
@@ -223,6 +238,7 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 		default:
 			v.Secrets = nil
 		}
+		v.Former = nil
 		changed = append(changed, "secret")
 	}
 	if patch.Settings != nil {
@@ -238,14 +254,8 @@ func (s *Service) PatchSource(ctx context.Context, by Principal, id uuid.UUID, p
 	if row.Sealed, err = s.seal(id, v); err != nil {
 		return SourceView{}, err
 	}
-	row.UpdatedAt = s.at()
-	err = s.store.UpdateSource(ctx, row)
-	s.forgetSource(id) // whatever the store said: the commit may have happened
-	switch {
-	case fault.Is(err, fault.NotFound):
-		return SourceView{}, noSource()
-	case err != nil:
-		return SourceView{}, fmt.Errorf("update source: %w", err)
+	if row, err = s.update(ctx, was, row, time.Time{}); err != nil {
+		return SourceView{}, err
 	}
 	s.audit(ctx, by, "source.update", id, strings.Join(changed, ", "))
 	return s.view(ctx, row), nil
@@ -260,7 +270,7 @@ func (s *Service) DeleteSource(ctx context.Context, by Principal, id uuid.UUID) 
 		return err
 	}
 	err := s.store.DeleteSource(ctx, by.Tenant, id, s.at())
-	s.forgetSource(id)
+	s.Heard(store.Change{Kind: store.ChangedSource, ID: id})
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return noSource()
@@ -313,12 +323,6 @@ func (s *Service) row(ctx context.Context, tenant int64, id uuid.UUID) (store.So
 		return store.Source{}, fmt.Errorf("read source: %w", err)
 	}
 	return row, nil
-}
-
-func (s *Service) forgetSource(id uuid.UUID) {
-	s.change()
-	s.byToken.forget(func(_ [32]byte, o Opened) bool { return o.ID == id }, func([32]byte) bool { return false })
-	s.byID.forget(func(k uuid.UUID, _ Opened) bool { return k == id }, func(k uuid.UUID) bool { return k == id })
 }
 
 // view shows a source without its secrets. One whose secrets do not open is
@@ -430,12 +434,8 @@ func checkSettings(wrong []fault.Field, p *provider.Provider, in, old provider.S
 		}
 	}
 
-	switch in.OnUnmatched {
-	case "", "park", "ignore":
-	case "enroll":
-		bad("on_unmatched", "enroll is not in this release; park and ignore are")
-	default:
-		bad("on_unmatched", "must be park or ignore")
+	if err := p.CheckUnmatched(in.OnUnmatched); err != nil {
+		bad("on_unmatched", err.Error())
 	}
 	return out, wrong
 }

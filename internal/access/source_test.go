@@ -51,7 +51,7 @@ func TestCreateSource(t *testing.T) {
 	f := setup(t)
 	settings := provider.Settings{
 		BasicAuth: "ada:pass:word", Headers: map[string]string{"X-Team": "blue-secret"},
-		AllowedCIDRs: []string{"203.0.113.0/24", "2001:db8::1"}, OnUnmatched: "ignore",
+		AllowedCIDRs: []string{"203.0.113.0/24", "2001:db8::1"}, OnUnmatched: "enroll",
 		Accept: provider.Accept{Campaigns: []string{"cam_1"}}, TopicARNs: []string{"arn:aws:sns:eu-west-1:123456789012:mail"},
 	}
 	made := create(t, f, access.SourceInput{Provider: "generic", Name: "ours", Settings: settings})
@@ -143,7 +143,7 @@ func TestCreateSourceChecks(t *testing.T) {
 		"Campaigns":   {set(provider.Settings{Accept: provider.Accept{Campaigns: []string{"cam_1", " cam_2"}}}), "body.settings.accept"},
 		"Topics":      {set(provider.Settings{TopicARNs: []string{"mail"}}), "body.settings.topic_arns"},
 		"TopicsMany":  {set(provider.Settings{TopicARNs: make([]string, 65)}), "body.settings.topic_arns"},
-		"Enroll":      {set(provider.Settings{OnUnmatched: "enroll"}), "body.settings.on_unmatched"},
+		"Enroll":      {access.SourceInput{Provider: "postmark", Name: "s", Settings: provider.Settings{OnUnmatched: "enroll"}}, "body.settings.on_unmatched"},
 		"Unmatched":   {set(provider.Settings{OnUnmatched: "drop"}), "body.settings.on_unmatched"},
 	} {
 		made, err := f.CreateSource(t.Context(), f.admin, tt.in)
@@ -152,7 +152,7 @@ func TestCreateSourceChecks(t *testing.T) {
 		if d := cmp.Diff([]string{tt.want, ""}, got); d != "" || made.URL != "" {
 			t.Errorf("%s: %s", name, d)
 		}
-		if tt.in.Settings.OnUnmatched == "enroll" && !strings.Contains(err.Error(), "not in this release") {
+		if tt.in.Settings.OnUnmatched == "enroll" && !strings.Contains(err.Error(), "tells no campaigns") {
 			t.Errorf("got %v", err)
 		}
 		if s := tt.in.Secret; s != "" && strings.Contains(err.Error(), s) {
@@ -212,8 +212,8 @@ func TestGuessedTokenCostsNoLookup(t *testing.T) {
 	}
 	before := f.store.total()
 	for name, guess := range map[string]string{
-		"Empty": "", "Short": token[:53], "Long": token + "A", "Zeros": strings.Repeat("A", 54), "FirstByte": flip(0),
-		"LastByte": flip(52), "Newline": token[:53] + "\n", "Padded": token + "=",
+		"Empty": "", "Short": token[:54], "Long": token + "A", "Zeros": strings.Repeat("A", 55), "ZerosOld": strings.Repeat("A", 54), "FirstByte": flip(0),
+		"LastByte": flip(53), "Number": flip(43), "Newline": token[:54] + "\n", "Padded": token + "=",
 		"OtherServer": strings.TrimPrefix(mustURL(t, s), "https://events.example.com/webhooks/"),
 	} {
 		_, err := f.SourceByToken(t.Context(), guess)
@@ -224,7 +224,7 @@ func TestGuessedTokenCostsNoLookup(t *testing.T) {
 	}
 	// A token has one spelling: the spare bits of its last character are zero.
 	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
-		if guess := token[:53] + string(c); guess != token && f.CheckToken(guess) {
+		if guess := token[:54] + string(c); guess != token && f.CheckToken(guess) {
 			t.Errorf("a second spelling passes: %q", c)
 		}
 	}
@@ -465,21 +465,24 @@ func TestWrongSecretsKey(t *testing.T) {
 
 // goldenToken was made with the key of options(_, 1). Tokens are in vendors'
 // settings: one that was given out must be accepted by every later version.
-const goldenToken = "2yKl9dCH7U5zYESn-hfDMzu9rpiCVpamt0221f4Z0DsypxZguwEu9A"
+const goldenOldToken = "2yKl9dCH7U5zYESn-hfDMzu9rpiCVpamt0221f4Z0DsypxZguwEu9A"
+
+// goldenToken is one that says its provider, made with the same key.
+const goldenToken = "Q6QMr0p7R1oYXI4OFPqj1eNZuhBYkoyveLIGFpt1eNQJYE20x5wsVJI"
 
 func FuzzParseToken(f *testing.F) {
 	s, err := access.New(newMemory(), options(&clock{}, 1))
 	if err != nil {
 		f.Fatal(err)
 	}
-	if !s.CheckToken(goldenToken) {
+	if !s.CheckToken(goldenToken) || !s.CheckToken(goldenOldToken) {
 		f.Fatal("the golden token is refused")
 	}
-	for _, seed := range []string{"", goldenToken, goldenToken[:53], goldenToken + "=", strings.Repeat("A", 54), "thk_", "\x00\xff"} {
+	for _, seed := range []string{"", goldenToken, goldenOldToken, goldenToken[:54], goldenOldToken[:53], goldenToken + "=", strings.Repeat("A", 54), "thk_", "\x00\xff"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, guess string) {
-		if s.CheckToken(guess) && guess != goldenToken {
+		if s.CheckToken(guess) && guess != goldenToken && guess != goldenOldToken {
 			t.Errorf("a guess passes: %q", guess)
 		}
 		if _, err := s.Authenticate(t.Context(), guess); !fault.Is(err, fault.Unauthenticated) {

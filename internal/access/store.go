@@ -30,6 +30,8 @@ type Store interface {
 	TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error
 
 	CreateSource(ctx context.Context, s store.Source) error
+	// SourceByToken finds a source by a former token too, also for a while after
+	// that has ended, and says so.
 	SourceByToken(ctx context.Context, hash [32]byte) (store.Source, error)
 	SourceByID(ctx context.Context, id uuid.UUID) (store.Source, error)
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
@@ -37,9 +39,13 @@ type Store interface {
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
 	// AllSources lists those of all tenants that are not deleted, as AllKeys does.
 	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
+	// FormerTokens lists those of all tenants that have not ended, as AllKeys does.
+	FormerTokens(ctx context.Context, after int64, n int) ([]store.FormerToken, int64, error)
 	// UpdateSource writes Name, Sealed and TokenHash of a source that is not
-	// deleted, and nothing else: the counts move meanwhile.
-	UpdateSource(ctx context.Context, s store.Source) error
+	// deleted, and nothing else: the counts move meanwhile. A Conflict says that
+	// Sealed or TokenHash are no longer as they were. A token that is replaced
+	// works until ends, older ones no longer than that.
+	UpdateSource(ctx context.Context, was, s store.Source, ends time.Time) error
 	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 
 	Setting(ctx context.Context, name string) ([]byte, error)

@@ -10,12 +10,15 @@ import (
 	"strings"
 )
 
-// A source's token is 32 random bytes and 8 bytes of HMAC over them, in
-// base64url: 54 characters.
+// A source's token is 32 random bytes, the number of its provider, and 8 bytes
+// of HMAC over both, in base64url: 55 characters. The number lets a refusal be
+// in the vendor's dialect also when nothing can be looked up. Tokens of earlier
+// versions have no number: 54 characters.
 const (
 	tokenRandom = 32
 	tokenMAC    = 8
-	tokenLen    = 54
+	tokenLen    = 55
+	tokenOldLen = 54
 )
 
 // An API key is "thk_", 32 random bytes in base64url, and 6 characters that
@@ -37,31 +40,41 @@ func newTokens(master [32]byte) (tokens, error) {
 	return tokens{k}, err
 }
 
-func (t tokens) mac(random []byte) []byte {
+func (t tokens) mac(signed []byte) []byte {
 	m := hmac.New(sha256.New, t.key)
-	m.Write(random)
+	m.Write(signed)
 	return m.Sum(nil)[:tokenMAC]
 }
 
-func (t tokens) make() (string, error) {
-	b := make([]byte, tokenRandom, tokenRandom+tokenMAC)
+// make makes a token for a source of the provider with that number.
+func (t tokens) make(number byte) (string, error) {
+	b := make([]byte, tokenRandom, tokenRandom+1+tokenMAC)
 	if _, err := rand.Read(b); err != nil {
 		return "", fmt.Errorf("read random bytes: %w", err)
 	}
+	b = append(b, number)
 	return base64.RawURLEncoding.EncodeToString(append(b, t.mac(b)...)), nil
 }
 
-// check tells whether the token is one that was made here, in constant time.
-// Decoding is strict: a token has one spelling.
-func (t tokens) check(token string) bool {
-	if len(token) != tokenLen || strings.ContainsAny(token, "\r\n") { // which the decoder passes over
-		return false
+// check tells whether the token is one that was made here, in constant time,
+// and the number of its provider; 0: it does not say. Decoding is strict: a
+// token has one spelling.
+func (t tokens) check(token string) (number byte, ok bool) {
+	if (len(token) != tokenLen && len(token) != tokenOldLen) || strings.ContainsAny(token, "\r\n") { // which the decoder passes over
+		return 0, false
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(b) != tokenRandom+tokenMAC {
-		return false
+	if err != nil || len(b) < tokenRandom+tokenMAC {
+		return 0, false
 	}
-	return hmac.Equal(b[tokenRandom:], t.mac(b[:tokenRandom]))
+	signed, mac := b[:len(b)-tokenMAC], b[len(b)-tokenMAC:]
+	if !hmac.Equal(mac, t.mac(signed)) {
+		return 0, false
+	}
+	if len(signed) > tokenRandom {
+		number = signed[tokenRandom]
+	}
+	return number, true
 }
 
 func makeKey() (string, error) {

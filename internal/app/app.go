@@ -54,6 +54,7 @@ type App struct {
 	spool     *spool.Spool                  // nil: none
 	letters   *deadletter.Service
 	keeper    *keeper
+	hearing   *hearing
 
 	server        *http.Server
 	listener      net.Listener
@@ -62,6 +63,7 @@ type App struct {
 	connections   *connections
 	certificate   *certificate // nil: no TLS
 	budgets       *limit.Budgets
+	exchange      *limit.Exchange // nil: limits are this replica's own
 	ready         atomic.Bool
 	failed        chan error
 	serving       sync.WaitGroup
@@ -145,7 +147,7 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 			return fmt.Errorf("SPOOL_DIR: %w", err)
 		}
 	}
-	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked, missed: a.missed}); err != nil {
+	if a.store, err = openEngine(ctx, a.cfg, true, hooks{adopted: a.adopted, parked: a.parked, gone: a.gone, missed: a.missed}); err != nil {
 		return err
 	}
 	secretsKey, err := a.unlock(ctx, existed)
@@ -163,6 +165,9 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 	a.budgets = limit.NewBudgets(limit.Rates{
 		Anonymous: limit.Rate(a.cfg.RateAnonymous), API: limit.Rate(a.cfg.RateAPI), Webhook: limit.Rate(a.cfg.RateWebhook),
 	}, time.Now)
+	if a.redis != nil {
+		a.exchange = a.budgets.Share(a.redis.Ledger(), sharing(secretsKey)) //nolint:contextcheck // it books for as long as the server lives
+	}
 	a.budgets.Refused = func(k limit.Kind) { a.metrics.RateLimited.WithLabelValues(string(k)).Inc() }
 	committing := ingest.Options{Writers: a.store.writers, Now: time.Now, Logger: a.log, Metrics: a.metrics}
 	if a.spool != nil {
@@ -200,6 +205,9 @@ func (a *App) open(ctx context.Context, strict bool) (err error) {
 // closeStores closes what keeps data, and the connection to Redis.
 func (a *App) closeStores() error {
 	var errs []error
+	if a.exchange != nil {
+		a.exchange.Close()
+	}
 	if a.redis != nil {
 		a.redis.Close()
 	}
@@ -287,13 +295,15 @@ func (a *App) handler() (http.Handler, error) {
 
 // Start begins to serve and to work the queues. It returns at once.
 func (a *App) Start() {
-	working := orphan.Options{Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics}
+	a.hearing = newHearing(a)
+	working := orphan.Options{Batch: a.cfg.BatchSize, Lease: 3 * a.cfg.TxTimeout, Now: time.Now, Logger: a.log, Metrics: a.metrics, Due: a.hearing.due}
 	if a.redis != nil {
 		working.Index = a.redis
 	}
 	a.worker.Store(orphan.Start(a.store, working))
 	a.letters.Start()
 	a.keeper = startKeeper(a)
+	a.hearing.start()
 	serve := func(s *http.Server, l net.Listener) {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			a.failed <- fmt.Errorf("serve on %s: %w", l.Addr(), err)
@@ -369,6 +379,13 @@ func (a *App) missed(err error) {
 func (a *App) parked(events []store.Parked) {
 	if w := a.worker.Load(); w != nil { // what came before Start is found by the first rebuild
 		w.Park(events)
+	}
+}
+
+// gone tells it of events that wait no longer, so that it does not claim them.
+func (a *App) gone(events []store.Claimed) {
+	if w := a.worker.Load(); w != nil {
+		w.Gone(events)
 	}
 }
 

@@ -3,6 +3,7 @@ package app_test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,14 @@ type replica struct {
 
 func newCluster(t *testing.T, n int, env ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, pg: testenv.StartPostgres(t, testenv.PostgresOptions{Settings: []string{"max_connections=60"}}), redis: testenv.StartRedis(t, testenv.RedisOptions{})}
+	return newClusterOn(t, testenv.PostgresOptions{}, n, env...)
+}
+
+// newClusterOn is newCluster on a PostgreSQL that differs.
+func newClusterOn(t *testing.T, pg testenv.PostgresOptions, n int, env ...string) *cluster {
+	t.Helper()
+	pg.Settings = append(slices.Clip(pg.Settings), "max_connections=60")
+	c := &cluster{t: t, pg: testenv.StartPostgres(t, pg), redis: testenv.StartRedis(t, testenv.RedisOptions{})}
 	database := c.pg.Database(t, "cluster")
 	c.database = database
 	c.pgWay, c.redisWay = testenv.StartProxy(t, c.pg.Addr()), testenv.StartProxy(t, c.redis.Addr)
@@ -78,7 +86,7 @@ func (c *cluster) kill(r *replica) {
 func (c *cluster) stop(r *replica) {
 	c.t.Helper()
 	r.up = false
-	if code := r.server.Stop(60 * time.Second); code != 0 {
+	if code := r.server.Stop(2 * time.Minute); code != 0 {
 		c.t.Errorf("exit code %d after SIGTERM, want 0", code)
 	}
 }

@@ -85,7 +85,7 @@ func TestCrashWhileIndexing(t *testing.T) {
 		url.Store(server.URL)
 	}
 	sender.Wait()
-	testenv.Eventually(t, time.Minute, "the first generation is written", func() bool { return generations(t, path) == 1 })
+	testenv.Eventually(t, 3*time.Minute, "the first generation is written", func() bool { return generations(t, path) == 1 })
 
 	c = server.Client("")
 	for n := range requests {
@@ -94,7 +94,12 @@ func TestCrashWhileIndexing(t *testing.T) {
 			server = testenv.Start(t, o)
 			c = server.Client("")
 		}
-		if applied, duplicate, ok := send(c, n); !ok || applied != 0 || duplicate != each {
+		var applied, duplicate int64
+		testenv.Eventually(t, time.Minute, "it is answered again", func() (ok bool) {
+			applied, duplicate, ok = send(c, n)
+			return ok
+		})
+		if applied != 0 || duplicate != each {
 			t.Fatalf("request %d again: %d applied, %d duplicate; all were there", n, applied, duplicate)
 		}
 	}

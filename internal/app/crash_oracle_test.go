@@ -50,7 +50,7 @@ func (st *storm) enrollRest(c *testenv.Client) {
 func (st *storm) settle(c *testenv.Client) {
 	st.t.Helper()
 	for _, id := range st.replays {
-		testenv.Eventually(st.t, 60*time.Second, "the bulk replay "+id+" is done", func() bool {
+		testenv.Eventually(st.t, 3*time.Minute, "the bulk replay "+id+" is done", func() bool {
 			return c.Get("/api/admin/dlq/replays/"+id).At("data.status").Text() == "done"
 		})
 		r := c.Get("/api/admin/dlq/replays/" + id).At("data")
@@ -59,7 +59,7 @@ func (st *storm) settle(c *testenv.Client) {
 			st.t.Errorf("replay %s: matched %d, but its outcomes sum to %d", id, r.At("matched").Int(), sum)
 		}
 	}
-	testenv.Eventually(st.t, 60*time.Second, "everything that has an enrollment is applied", func() bool {
+	testenv.Eventually(st.t, 3*time.Minute, "everything that has an enrollment is applied", func() bool {
 		for _, state := range []string{"orphaned", "dead"} {
 			for _, row := range c.Rows("/api/events?state=" + state) {
 				if s := st.sent[markerOf(row)]; s != nil && s.home() != nil {

@@ -83,7 +83,7 @@ func TestCrash(t *testing.T) {
 	t.Log(st.progress())
 	st.verify(c)
 
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Errorf("exit code %d after SIGTERM, want 0", code)
 	}
 	doctor := testenv.Run(t, o.Dir, []string{"DATABASE_URL=sqlite:" + o.Dir + "/tallyhook.db"}, "doctor")

@@ -114,7 +114,7 @@ func (p *browserPage) take(ev any) {
 func openBrowser(t *testing.T) (context.Context, *browserPage) {
 	t.Helper()
 	page := &browserPage{t: t}
-	bound, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	bound, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	alloc, cancelAlloc := chromedp.NewExecAllocator(bound,
 		chromedp.ExecPath(chromium), chromedp.UserDataDir(t.TempDir()), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
@@ -159,7 +159,7 @@ func run[T any](ctx context.Context, t *testing.T, a chromedp.Action[T]) T {
 func (p *browserPage) eventually(ctx context.Context, what string, routes int) {
 	p.t.Helper()
 	shown := -1
-	if !testenv.Poll(20*time.Second, func() bool {
+	if !testenv.Poll(time.Minute, func() bool {
 		shown = run(ctx, p.t, chromedp.Evaluate[int](
 			`Array.from(document.querySelectorAll("article")).filter(a => a.getClientRects().length > 0).length`))
 		return shown == routes

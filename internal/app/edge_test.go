@@ -62,7 +62,7 @@ func (e *edge) start(env []string) {
 	}
 	e.app.Start()
 	e.Cleanup(func() {
-		stop, cancel := context.WithTimeout(ctx, 20*time.Second)
+		stop, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		if err := e.app.Stop(stop); err != nil {
 			e.Errorf("stop: %v", err)

@@ -44,6 +44,7 @@ type Store interface {
 	NextErasure(ctx context.Context, n int) (more bool, err error)
 	Retire(ctx context.Context, r store.Retention, n int) (store.Retired, error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
+	ForgetNonces(ctx context.Context, before time.Time, n int) (more bool, err error)
 	Ping(ctx context.Context) error
 	Close() error
 }
@@ -62,12 +63,22 @@ type engine struct {
 	refusing func() (since time.Time, err error, ok bool)
 	// probe tries to write while writes are refused.
 	probe func(ctx context.Context) error
+	// replicas is how replicas tell each other of changes; nil where there is
+	// only one.
+	replicas replicas
+}
+
+// replicas are told of changes, and hear of them.
+type replicas interface {
+	Listen(ctx context.Context, heard func(store.Change), listening func(error))
+	Tell(ctx context.Context, c store.Change) error
 }
 
 // hooks are what the store tells after a commit.
 type hooks struct {
 	adopted func([]store.Result)
 	parked  func([]store.Parked)
+	gone    func([]store.Claimed)
 	missed  func(error)
 }
 
@@ -91,7 +102,7 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 	}
 	s, err := sqlite.Open(ctx, sqlite.Options{
 		Serve: serve, Path: path, TxTimeout: cfg.TxTimeout, Now: time.Now,
-		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked,
+		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Gone: h.gone,
 		Horizon: horizon(cfg),
 	})
 	if err != nil {
@@ -110,7 +121,7 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 func openPostgres(ctx context.Context, cfg config.Config, serve bool, h hooks) (*engine, error) {
 	s, err := postgres.Open(ctx, postgres.Options{
 		URL: cfg.DatabaseURL.Reveal(), TxTimeout: cfg.TxTimeout, Now: time.Now,
-		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Missed: h.missed,
+		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Gone: h.gone, Missed: h.missed,
 		Horizon: horizon(cfg),
 		// Two connections more, for what is not ingestion.
 		Writers: postgresWriters + 2, Late: serve && cfg.SpoolDir != "",
@@ -123,6 +134,7 @@ func openPostgres(ctx context.Context, cfg config.Config, serve bool, h hooks) (
 		index:    s.IndexNext,
 		refusing: func() (time.Time, error, bool) { return time.Time{}, nil, true },
 		probe:    s.Ping,
+		replicas: s,
 	}, nil
 }
 

@@ -18,6 +18,7 @@ const (
 	eraseEvery     = 500 * time.Millisecond
 	eraseBatch     = 200                 // events of a contact in one transaction
 	duplicatesKept = 35 * 24 * time.Hour // longer than events stay in a spool
+	noncesKept     = time.Hour           // three times as long as Mailgun's signature is taken, ten minutes both ways
 	snapshotEvery  = 5 * time.Second     // it decides itself whether there is something to write
 )
 
@@ -73,15 +74,19 @@ func startKeeper(a *App) *keeper {
 		}
 		return a.store.probe(c)
 	})
-	every(forgetEvery, "forget duplicates", func(c context.Context) error {
-		for ctx.Err() == nil {
-			more, err := a.store.ForgetDuplicates(c, time.Now().Add(-duplicatesKept), forgetBatch)
-			if err != nil || !more {
-				return err
+	forget := func(op string, kept time.Duration, fn func(ctx context.Context, before time.Time, n int) (more bool, err error)) {
+		every(forgetEvery, op, func(c context.Context) error {
+			for ctx.Err() == nil {
+				more, err := fn(c, time.Now().Add(-kept), forgetBatch)
+				if err != nil || !more {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
+	forget("forget duplicates", duplicatesKept, a.store.ForgetDuplicates)
+	forget("forget nonces", noncesKept, a.store.ForgetNonces)
 	if a.cfg.RetentionEvents > 0 {
 		every(retainEvery, "remove old events", func(c context.Context) error { return pass.run(c, ctx.Done()) })
 	}

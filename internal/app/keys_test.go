@@ -42,7 +42,7 @@ func TestKeysAndScopes(t *testing.T) {
 		}
 	}
 	try(server)
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Fatalf("exit code %d, want 0", code)
 	}
 	server = testenv.Start(t, o)

@@ -143,7 +143,7 @@ func TestGoodKeyAfterARestart(t *testing.T) {
 	env := []string{"RATE_LIMIT_ANONYMOUS=1/1h", "RATE_LIMIT_API=0"}
 	server := testenv.Start(t, testenv.Options{Dir: dir, Env: env})
 	_, key := server.Client("").NewKey("job", "events:read")
-	if code := server.Stop(20 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
 	server = testenv.Start(t, testenv.Options{Dir: dir, Env: env})

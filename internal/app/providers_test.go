@@ -75,6 +75,9 @@ func TestProviders(t *testing.T) {
 			s := &providerStory{t, c, v, name, source, server.URL, mapped, other, fmt.Sprint(n)}
 			s.counts("kept as ignored", s.post(ids{email: s.address()}), "ignored")
 			s.counts("sent again", s.post(ids{email: s.address()}), "duplicate")
+			if metrics := string(c.Get("/metrics").Body); !strings.Contains(metrics, `tallyhook_events_ignored_total{kind="contact.creation",provider="hubspot"} 1`) {
+				t.Error("the ignored kind is not counted by its name")
+			}
 		}
 	}
 	balanced(t, c)

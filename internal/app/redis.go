@@ -11,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tallyhook/internal/config"
+	"tallyhook/internal/limit"
 	"tallyhook/internal/redisq"
 	"tallyhook/internal/store"
 )
@@ -38,6 +41,13 @@ func installationOf(secretsKey [32]byte) string {
 	mac := hmac.New(sha256.New, secretsKey[:])
 	mac.Write([]byte("name of the installation"))
 	return hex.EncodeToString(mac.Sum(nil)[:6])
+}
+
+// sharing says how replicas of an installation share limits.
+func sharing(secretsKey [32]byte) limit.ExchangeOptions {
+	mac := hmac.New(sha256.New, secretsKey[:])
+	mac.Write([]byte("names of budgets"))
+	return limit.ExchangeOptions{Replica: uuid.NewString(), Secret: [32]byte(mac.Sum(nil))}
 }
 
 // safety waits for Redis and looks whether it is safe to work with.

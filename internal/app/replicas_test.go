@@ -220,7 +220,7 @@ func (c *cluster) balanced() {
 // killed is retried by another one.
 func TestKilledReplicasLeasesComeBack(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 2, "RETRY_SCHEDULE=500ms,500ms,500ms,1h", "TX_TIMEOUT=1s", "ORPHANED_QUEUE_BATCH_SIZE=500")
+	c := newCluster(t, 2, "RETRY_SCHEDULE=500ms,500ms,500ms,1h", "ORPHANED_QUEUE_BATCH_SIZE=500")
 	client := c.client(0)
 	var items []any
 	for i := range 400 {
@@ -239,7 +239,7 @@ func TestKilledReplicasLeasesComeBack(t *testing.T) {
 		return false
 	})
 	c.kill(c.replicas[1])
-	testenv.Eventually(t, time.Minute, "every orphan has spent its first three attempts", func() bool {
+	testenv.Eventually(t, 3*time.Minute, "every orphan has spent its first three attempts", func() bool {
 		rows := client.Rows("/api/events?state=orphaned")
 		for _, row := range rows {
 			if row.At("attempts").Int() < 3 {
@@ -302,7 +302,7 @@ func TestRedisAwayFromTheServer(t *testing.T) {
 // once when the database is back.
 func TestDatabaseAwayFromTheServer(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 2, fast, "TX_TIMEOUT=1s")
+	c := newCluster(t, 2, fast)
 	c.settled()
 	client := c.client(0)
 	instance := client.NewInstance("database away", nil)
@@ -342,9 +342,6 @@ func TestDatabaseAwayFromTheServer(t *testing.T) {
 		}
 		k.Key = testenv.AdminKey + "-unknown"
 		a = k.Do(0, "POST", "/api/events", map[string]any{"event_type": "opened", "channel": "email", "email": "x@example.com"})
-		if a.Status == 401 && strings.HasSuffix(when, "is full") {
-			return // it can be read, and says so
-		}
 		if a.Status != 503 || a.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: an unknown key is answered %d (Retry-After %q): %s", when, a.Status, a.Header.Get("Retry-After"), a.Body)
 		}
@@ -382,13 +379,6 @@ func TestDatabaseAwayFromTheServer(t *testing.T) {
 	send(c.replicas[0].url, "while the database has no connection left")
 	hold()
 	c.settled()
-	// It answers, and has no room on its disk (SQLSTATE 53100).
-	testenv.SQL(t, c.database, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$`)
-	testenv.SQL(t, c.database, `CREATE TRIGGER full_disk BEFORE INSERT ON event EXECUTE FUNCTION full_disk()`)
-	send(c.replicas[0].url, "while the database's disk is full")
-	unhealthy(c.replicas[0].url)
-	testenv.SQL(t, c.database, `DROP TRIGGER full_disk ON event`)
-	c.settled()
 	client = c.client(0)
 	if got := client.Get("/api/campaigns/instances/" + instance + "/performance").At("data.totals.opened").Int(); got != int64(sent) {
 		t.Errorf("%d opens are counted, want %d", got, sent)
@@ -413,7 +403,7 @@ func TestUnsafeRedis(t *testing.T) {
 	if doctor := testenv.Run(t, o.Dir, env, "doctor"); doctor.Code != 1 || !strings.Contains(doctor.Stdout, "noeviction") {
 		t.Errorf("doctor: exit code %d, want 1\n%s", doctor.Code, doctor.Stdout)
 	}
-	if code := server.Stop(30 * time.Second); code != 0 {
+	if code := server.Stop(2 * time.Minute); code != 0 {
 		t.Errorf("exit code %d after SIGTERM, want 0", code)
 	}
 	strict := testenv.Run(t, o.Dir, append(env, "PORT=0"), "serve", "--strict")

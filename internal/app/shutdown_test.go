@@ -66,7 +66,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 		a, err := probe.Try("GET", "/readyz", nil)
 		return err != nil || a.Status == 503
 	})
-	if code := server.Wait(30 * time.Second); code != 0 {
+	if code := server.Wait(2 * time.Minute); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	clients.Wait()
@@ -231,7 +231,7 @@ func TestShutdownSecondSignal(t *testing.T) {
 	server.Signal(syscall.SIGTERM)
 	testenv.Eventually(t, time.Minute, "the shutdown begins", func() bool { return strings.Contains(server.Log(), "shutdown begins") })
 	server.Signal(syscall.SIGINT)
-	if code := server.Wait(10 * time.Second); code != -1 {
+	if code := server.Wait(2 * time.Minute); code != -1 {
 		t.Errorf("exit code %d, want -1: ended by the second signal", code)
 	}
 }

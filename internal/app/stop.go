@@ -42,6 +42,7 @@ func (a *App) Stop(ctx context.Context) error {
 	step("commit what is in flight", func() error { return within(ctx, a.committer.Close) })
 	step("settle workers", func() error {
 		return within(ctx, func() { //nolint:contextcheck // within bounds the wait
+			a.hearing.stop()
 			a.worker.Load().Stop()
 			a.letters.Stop()
 			a.keeper.stop()

@@ -21,7 +21,7 @@ import (
 func (e *edge) https() *http.Client {
 	transport := &http.Transport{TLSClientConfig: e.cert.Clone(), ForceAttemptHTTP2: true}
 	e.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
 // get asks over TLS and gives the response with its body read.

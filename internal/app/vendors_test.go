@@ -114,10 +114,9 @@ func signSendgrid(w webhook) ([]byte, []testenv.Header) {
 	}
 }
 
-// sendgridSecret is what the source of the stories has: the public half of the
-// key of "right".
-func sendgridSecret() string {
-	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), mac(sha256.New, "sendgrid", "right"))
+// sendgridPublic is what a source has: the public half of a secret's key.
+func sendgridPublic(secret string) string {
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), mac(sha256.New, "sendgrid", secret))
 	if err != nil {
 		return ""
 	}
@@ -127,6 +126,9 @@ func sendgridSecret() string {
 	}
 	return base64.StdEncoding.EncodeToString(der)
 }
+
+// sendgridSecret is what the source of the stories has.
+func sendgridSecret() string { return sendgridPublic("right") }
 
 // wrongSecret is a secret of the right form that no source has.
 func wrongSecret(name string) string {

@@ -71,7 +71,7 @@ func mayImport() []rule {
 		{"internal/store/postgres", kindAdapter, []string{fault, event, campaign, store, row, uuid, json, pgx, goose}},
 		{"internal/store/storetest", kindTest, []string{fault, event, campaign, store, uuid, cmp, rapid}},
 		{yardstick, kindAdapter, []string{event, uuid, sqlite}},
-		{"internal/redisq", kindAdapter, []string{fault, event, store, rueidis}},
+		{"internal/redisq", kindAdapter, []string{fault, event, store, limit, rueidis}},
 
 		// Use-cases.
 		{access, kindUseCase, []string{fault, event, provider, store, uuid, json, jsontext}},

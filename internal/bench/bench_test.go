@@ -174,7 +174,8 @@ func TestSuite(t *testing.T) {
 		t.Errorf("got %d cells, want %d", got, want)
 	}
 	for _, c := range r.Cells {
-		if c.Events == 0 || c.Errors+c.Refused != 0 || c.PerSecond <= 0 || c.Latency.P50 <= 0 {
+		// A busy machine may refuse: that is counted, and is no error.
+		if c.Events == 0 || c.Errors != 0 || c.PerSecond <= 0 || c.Latency.P50 <= 0 {
 			t.Errorf("got %+v", c)
 		}
 	}

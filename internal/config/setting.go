@@ -166,7 +166,7 @@ func Settings() []Setting {
 		{
 			Name: "RATE_LIMIT_ANONYMOUS", Flag: "rate-limit-anonymous", Default: "100/15m", Audience: forProduction, Example: "300/15m",
 			Help: "Requests of one address (of one /64 with IPv6) without a key, or with a wrong one, and bad signatures of one address for one source; " +
-				"more are answered 429. A valid key or signature is never refused for its address.",
+				"more are answered 429. Replicas with the same Redis share it. A valid key or signature is never refused for its address.",
 			Allowed: rateAllowed,
 			set:     rate(func(c *Config, r Rate) { c.RateAnonymous = r }),
 		},

@@ -118,12 +118,17 @@ func (s *Service) Restore(ctx context.Context, tenant int64, id uuid.UUID, actor
 func (s *Service) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, f store.LetterFilter, dryRun bool, actor string) (store.Replay, error) {
 	r, err := s.Store.StartReplay(ctx, tenant, ids, f, dryRun, actor)
 	if err == nil && !dryRun {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.Wake()
 	}
 	return r, err
+}
+
+// Wake has the worker look now for a bulk replay that runs. It never waits.
+func (s *Service) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Service) work(ctx context.Context) {

@@ -189,11 +189,19 @@ type Event struct {
 	// IgnoreUnmatched makes an event without an enrollment ignored, where it
 	// would wait. It is not stored: an event that waits already goes on waiting.
 	IgnoreUnmatched bool
+	// EnrollUnmatched makes an event without an enrollment make one, where its
+	// campaign is mapped to an active instance and it tells of whom it is. It is
+	// stored: an event that waits by now enrolls when its campaign is mapped.
+	EnrollUnmatched bool
 
 	// IdentityParts are what makes this event this event when the default
 	// (the provider's id with its type, else the submitted fields) is wrong
 	// for a provider. Only signed or submitted values, never the receipt time.
 	IdentityParts []string
+
+	// Nonce ties the event to what its sender uses for one request only; the
+	// zero value with most. It is kept beside the event, in its commit.
+	Nonce Nonce
 }
 
 // DefaultChannel is the channel a type happens on when a provider does not say.

@@ -130,10 +130,12 @@ func (e *Event) Keys() []Key {
 	if NormalID(e.LeadID) != "" {
 		keys = append(keys, Ref{e.Provider, RefLead, e.LeadID}.Key())
 	}
-	if NormalAddress(e.Email) != "" {
-		if NormalID(e.Campaign) != "" {
-			keys = append(keys, Key{RankCampaign, CampaignKey(e.Provider, e.Campaign)})
-		}
+	told := NormalAddress(e.Email) != ""
+	// Without an address nobody is found by the campaign, but who enrolls leads waits for it.
+	if NormalID(e.Campaign) != "" && (told || (e.EnrollUnmatched && NormalID(e.LeadID) != "")) {
+		keys = append(keys, Key{RankCampaign, CampaignKey(e.Provider, e.Campaign)})
+	}
+	if told {
 		keys = append(keys, Key{RankAddress, AddressKey(e.Email)})
 	}
 	return keys

@@ -162,6 +162,10 @@ func (f fakeReceiver) SignedBy(context.Context, uuid.UUID, provider.Request) (ac
 	return f.opened, f.err
 }
 
+func (fakeReceiver) Try(context.Context, uuid.UUID, string) (ingest.Trial, error) {
+	return ingest.Trial{}, nil
+}
+
 type fakeSuppressions struct{ anySuppressions }
 
 func (fakeSuppressions) Suppressions(_ context.Context, _ int64, _ time.Time, p store.Page) ([]campaign.Suppression, int64, error) {

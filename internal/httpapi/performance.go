@@ -83,6 +83,7 @@ type performanceInput struct {
 	Bucket   string  `query:"bucket" enum:"hour,day,week,month" doc:"Of the time series; day when absent."`
 	Timezone string  `query:"timezone" maxLength:"64" doc:"IANA name; UTC when absent." example:"Europe/Berlin"`
 	GroupBy  string  `query:"group_by" enum:"step,variant,provider"`
+	Infer    bool    `query:"infer_machine" doc:"Also take for a program's the opens and clicks within two seconds of the delivery, where the provider does not say who it was. It changes the report alone, never an event or a status."`
 }
 
 func (s *server) performance(ctx context.Context, in *performanceInput) (*one[performanceView], error) {
@@ -93,7 +94,7 @@ func (s *server) performance(ctx context.Context, in *performanceInput) (*one[pe
 	if err := period(in.Since, in.Until); err != nil {
 		return nil, err
 	}
-	q := report.Query{Since: in.Since.Time, Until: in.Until.Time, Bucket: in.Bucket, GroupBy: in.GroupBy}
+	q := report.Query{Since: in.Since.Time, Until: in.Until.Time, Bucket: in.Bucket, GroupBy: in.GroupBy, InferMachine: in.Infer}
 	if in.Timezone != "" {
 		loc, err := time.LoadLocation(in.Timezone)
 		if err != nil || in.Timezone == "Local" {

@@ -158,6 +158,9 @@ func (s *server) table() []row {
 		scoped(get, "/api/sources/{id}", admin, plain, "Sources", "getSource", "Show a source", 200, handle(s.getSource)),
 		scoped(patch, "/api/sources/{id}", admin, json, "Sources", "patchSource", "Change a source", 200, handle(s.patchSource)),
 		scoped(del, "/api/sources/{id}", admin, plain, "Sources", "deleteSource", "Delete a source", 204, handle(s.deleteSource)),
+		scoped(post, "/api/sources/{id}/rotate-secret", admin, json, "Sources", "rotateSourceSecret", "Give a source another secret; the former one works on for a grace time", 200, handle(s.rotateSecret)),
+		scoped(post, "/api/sources/{id}/rotate-url", admin, json, "Sources", "rotateSourceURL", "Give a source another URL; the former one works on for a grace time", 200, handle(s.rotateURL)),
+		scoped(post, "/api/sources/{id}/test", admin, plain, "Sources", "testSource", "Send a sample the whole way of a webhook of this source", 200, handle(s.testSource)),
 		scoped(get, "/api/sources/{id}/rejections", admin, plain, "Sources", "listRejections", "List the recent refused requests of a source", 200, handle(s.listRejections)),
 		{Route{get, "/api/providers", classKey, "", "Sources", "listProviders", "List providers and how to set each up", 200, plain, 0}, handle(s.listProviders)},
 

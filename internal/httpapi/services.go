@@ -66,6 +66,8 @@ type Receiver interface {
 	// SignedBy authenticates a request to the API that is signed for a source of
 	// provider generic in place of an API key.
 	SignedBy(ctx context.Context, source uuid.UUID, req provider.Request) (access.Opened, error)
+	// Try sends a sample of a source's provider the way of a webhook.
+	Try(ctx context.Context, source uuid.UUID, url string) (ingest.Trial, error)
 }
 
 // Suppressions are addresses that must not be written to.
@@ -113,6 +115,8 @@ type Access interface {
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (access.SourceView, error)
 	PatchSource(ctx context.Context, by access.Principal, id uuid.UUID, patch access.SourcePatch) (access.SourceView, error)
 	DeleteSource(ctx context.Context, by access.Principal, id uuid.UUID) error
+	RotateSecret(ctx context.Context, by access.Principal, id uuid.UUID, secret string, grace time.Duration) (access.Rotated, error)
+	RotateURL(ctx context.Context, by access.Principal, id uuid.UUID, grace time.Duration) (access.Rotated, error)
 	// Rejections are the recent refused requests of a source, newest first.
 	Rejections(ctx context.Context, tenant int64, id uuid.UUID) ([]access.Rejection, error)
 }

@@ -16,7 +16,7 @@ type settingsBody struct {
 	Agents       map[string]provider.Agent `json:"agents,omitempty" doc:"PhantomBuster: what the runs of each agent are events of."`
 	TopicARNs    []string                  `json:"topic_arns,omitempty" maxItems:"64" doc:"Amazon SES: the SNS topics that events are taken from. A subscription to one of them is confirmed by itself." example:"[\"arn:aws:sns:eu-west-1:123456789012:mail\"]"`
 	Accept       provider.Accept           `json:"accept,omitzero" doc:"What is taken, for an account that sends more than outreach; the rest is kept as ignored. Each list that is given must have an entry that the event tells."`
-	OnUnmatched  string                    `json:"on_unmatched,omitempty" enum:"park,ignore" doc:"What becomes of an event without an enrollment: it waits (park, the default), or is kept as ignored for good. An ambiguous one waits either way."`
+	OnUnmatched  string                    `json:"on_unmatched,omitempty" enum:"park,ignore,enroll" doc:"What becomes of an event without an enrollment: it waits (park, the default), is kept as ignored for good, or enrolls whom it tells of in the active instance that its campaign is mapped to. An ambiguous one waits in any case."`
 }
 
 // SourceView is a source on the wire: no token, no secret.

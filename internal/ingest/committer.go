@@ -342,13 +342,16 @@ func (c *Committer) count(r *request) {
 	for i, res := range r.results {
 		p := c.label(r.events[i].Provider)
 		c.opt.Metrics.EventsReceived.WithLabelValues(p).Inc()
-		c.outcome(p, res)
+		c.outcome(p, &r.events[i], res)
 	}
 }
 
-func (c *Committer) outcome(label string, res store.Result) {
+func (c *Committer) outcome(label string, e *event.Event, res store.Result) {
 	c.opt.Metrics.Events.WithLabelValues(label, string(res.Outcome)).Inc()
-	if res.Outcome == event.OutcomeDead {
+	switch {
+	case res.Outcome == event.OutcomeDead:
 		c.opt.Metrics.DeadLetters.WithLabelValues(res.Reason).Inc()
+	case res.Outcome == event.OutcomeIgnored && e.Control: // not the source's on_unmatched, whose kind is known
+		c.opt.Metrics.Ignored.Inc(label, e.Kind)
 	}
 }

@@ -276,7 +276,7 @@ func TestCloseCommitsWhatWaits(t *testing.T) {
 
 func TestSlowStoreIsUnavailableAndNothingIsLost(t *testing.T) {
 	t.Parallel()
-	f := start(t, shut(), ingest.Options{MaxWait: 20 * time.Millisecond})
+	f := start(t, shut(), ingest.Options{MaxWait: overdue})
 	slow := f.send(t, f.some(1, storetest.ID("1"))...)
 	<-f.enter
 	<-slow.done

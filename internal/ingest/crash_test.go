@@ -38,7 +38,7 @@ const perRequest = 20 // events of one request of the child
 
 func embedded(dir string) sqlite.Options {
 	return sqlite.Options{
-		Path: filepath.Join(dir, "tallyhook.db"), TxTimeout: time.Second, Now: time.Now, Serve: true,
+		Path: filepath.Join(dir, "tallyhook.db"), TxTimeout: 3 * time.Second, Now: time.Now, Serve: true,
 		Delay: func(int) (time.Duration, bool) { return time.Hour, true },
 	}
 }
@@ -275,6 +275,16 @@ func TestStorm(t *testing.T) {
 		testenv.Eventually(t, time.Minute, "more is spooled", func() bool { return f.spool.Stats().Events > before+100 })
 		unlock()
 		testenv.Eventually(t, time.Minute, "the database is known to be back", func() bool { return !f.Away() })
+		testenv.Eventually(t, time.Minute, "a request is committed at once", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, o := range answered {
+				if o == event.OutcomeOrphaned {
+					return true
+				}
+			}
+			return false
+		})
 	}
 	f.awaitEmpty(t) // also while requests come in
 	close(stop)

@@ -154,7 +154,7 @@ func (c *Committer) replayEvents(entries []store.Spooled) (done, odd []int64, er
 		switch {
 		case st.errs[i] == nil:
 			done = append(done, seqs[i])
-			c.outcome(c.label(events[i].Provider), st.results[i])
+			c.outcome(c.label(events[i].Provider), &events[i], st.results[i])
 		case err == nil && !slices.Contains(st.odd, i):
 			err = st.errs[i]
 		}

@@ -64,8 +64,15 @@ func (c *Committer) settlePart(st *settlement, part []int) {
 		c.breaker.close()
 		for i, at := range part {
 			st.results[at] = got[i]
+			switch {
+			case !got[i].Refused:
+				st.settled++
+			case st.replay:
+				c.buryRefused(ctx, st, at)
+			default:
+				st.errs[at] = errNonce
+			}
 		}
-		st.settled += len(part)
 	case fault.Is(err, fault.Data) && len(part) == 1:
 		c.buryPart(ctx, st, part[0], err)
 	case fault.Is(err, fault.Data), c.odd(st, err) && len(part) > 1:
@@ -92,12 +99,27 @@ func (c *Committer) settlePart(st *settlement, part []int) {
 	}
 }
 
+// buryRefused keeps an event of the spool whose nonce has come with another one
+// meanwhile, on another replica, as a dead letter: it was answered as kept, and
+// which of the two is the sender's nobody can tell.
+func (c *Committer) buryRefused(ctx context.Context, st *settlement, at int) {
+	res, err := c.store.CommitDead(ctx, st.events[at:at+1], store.ReasonNonceReused, errNonce.Error())
+	st.buried(at, res, err)
+}
+
 func (c *Committer) buryPart(ctx context.Context, st *settlement, at int, cause error) {
 	res, err := c.bury(ctx, st.events[at], cause)
+	if st.buried(at, res, err) {
+		c.breaker.close()
+	}
+}
+
+// buried notes what became of an event that was to be buried alone, and tells
+// whether it was.
+func (st *settlement) buried(at int, res []store.Result, err error) bool {
 	switch {
 	case err == nil:
-		c.breaker.close()
-		st.results[at] = res
+		st.results[at] = res[0]
 		st.settled++
 	case fault.Is(err, fault.Unavailable):
 		st.fail([]int{at}, fault.Wrap(fault.Unavailable, "commit", err))
@@ -105,6 +127,7 @@ func (c *Committer) buryPart(ctx context.Context, st *settlement, at int, cause 
 		st.errs[at] = fault.Wrap(fault.Unavailable, "commit", err)
 		st.odd = append(st.odd, at)
 	}
+	return err == nil
 }
 
 // maxOdd is how many events are looked at alone while none has gone through:
@@ -129,7 +152,7 @@ func (c *Committer) tryCommit(ctx context.Context, events []event.Event) ([]stor
 
 // bury keeps an event that the store refuses alone as a dead letter: with its
 // fields if these can be stored, else with its payload only.
-func (c *Committer) bury(ctx context.Context, e event.Event, cause error) (store.Result, error) {
+func (c *Committer) bury(ctx context.Context, e event.Event, cause error) ([]store.Result, error) {
 	detail := "the database refuses this event"
 	c.opt.Logger.ErrorContext(ctx, "event refused by the store", slog.String("event_id", e.ID.String()), slog.Any("error", cause))
 	res, err := c.store.CommitDead(ctx, []event.Event{e}, store.ReasonPoison, detail)
@@ -138,14 +161,14 @@ func (c *Committer) bury(ctx context.Context, e event.Event, cause error) (store
 		bare := event.Event{
 			ID: e.ID, Tenant: e.Tenant, SourceID: e.SourceID, Scope: e.Scope, Provider: e.Provider,
 			ReceivedAt: e.ReceivedAt, OccurredAt: e.ReceivedAt, OccurredAtEstimated: true,
-			IdentityParts: []string{"poison", string(id[:])}, Payload: e.Payload,
+			IdentityParts: []string{"poison", string(id[:])}, Payload: e.Payload, Nonce: e.Nonce,
 		}
 		res, err = c.store.CommitDead(ctx, []event.Event{bare}, store.ReasonPoison, detail)
 	}
 	if err != nil {
-		return store.Result{}, fmt.Errorf("bury event: %w", err)
+		return nil, fmt.Errorf("bury event: %w", err)
 	}
-	return res[0], nil
+	return res, nil
 }
 
 func pick(events []event.Event, part []int) []event.Event {

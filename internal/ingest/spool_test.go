@@ -24,7 +24,7 @@ import (
 // long for one that is locked.
 func away(t *testing.T) *door {
 	t.Helper()
-	return &door{World: storetest.New(t, open, func(o *storetest.Options) { o.TxTimeout = time.Second })}
+	return &door{World: storetest.New(t, open, func(o *storetest.Options) { o.TxTimeout = 3 * time.Second })}
 }
 
 // startSpooled is start with a spool; before may fill it.
@@ -196,10 +196,14 @@ func TestUnknownOutcomeThenRetriedThenSpooled(t *testing.T) {
 	storetest.Same(t, "metrics", []float64{f.received(), f.outcomes(event.OutcomeOrphaned), f.outcomes(event.OutcomeDuplicate)}, []float64{5, 5, 0})
 }
 
+// overdue is a wait that runs over while a commit does not end, and long
+// enough for it to begin before.
+const overdue = 2 * time.Second
+
 // TestOverdueRequestIsSpooledWhileItsCommitRuns: both happen, and it counts once.
 func TestOverdueRequestIsSpooledWhileItsCommitRuns(t *testing.T) {
 	t.Parallel()
-	f := startSpooled(t, shut(), ingest.Options{MaxWait: 20 * time.Millisecond}, spool.Options{})
+	f := startSpooled(t, shut(), ingest.Options{MaxWait: overdue}, spool.Options{})
 	running := f.send(t, f.some(2)...)
 	<-f.enter
 	waiting := f.send(t, f.some(3)...)
@@ -222,7 +226,7 @@ func TestOverdueRequestIsSpooledWhileItsCommitRuns(t *testing.T) {
 // TestOverdueAndFull: only the commit is left, and what it stores counts.
 func TestOverdueAndFull(t *testing.T) {
 	t.Parallel()
-	f := startSpooled(t, shut(), ingest.Options{MaxWait: 20 * time.Millisecond}, spool.Options{MaxBytes: 1})
+	f := startSpooled(t, shut(), ingest.Options{MaxWait: overdue}, spool.Options{MaxBytes: 1})
 	running := f.send(t, f.some(2)...)
 	<-f.enter
 	waiting := f.send(t, f.some(3)...)
@@ -442,4 +446,41 @@ func TestWritersCommitAtOnce(t *testing.T) {
 	close(f.enter)
 	storetest.Same(t, "received", f.Account(f.Tenant).Received, 18)
 	storetest.Same(t, "of the other", f.Account(other.ID).Received, 2)
+}
+
+// TestNonceIsSpooledWithItsEvent: what was answered as spooled under a token
+// that another replica took meanwhile, for another event, is kept as a dead letter.
+func TestNonceIsSpooledWithItsEvent(t *testing.T) {
+	t.Parallel()
+	d := &door{World: storetest.New(t, open)}
+	once := func(nonce string) event.Event { return storetest.Once(nonce, d.Event(event.Opened))[0] }
+	d.Put(once("theirs"))
+	mine, taken := once("mine"), once("theirs")
+	f := startSpooled(t, d, ingest.Options{}, spool.Options{}, mine, d.Event(event.Clicked), taken)
+	f.awaitEmpty(t)
+	storetest.Same(t, "state", f.Record(mine.ID).State, event.Orphaned)
+	storetest.Same(t, "the letter", f.LetterOf(taken.ID).Reason, store.ReasonNonceReused)
+	storetest.Same(t, "account", f.Account(f.Tenant), store.Ledger{Tenant: f.Tenant, Received: 4, Orphaned: 3, Dead: 1})
+	storetest.Same(t, "dead letters", testutil.ToFloat64(f.metrics.DeadLetters.WithLabelValues(store.ReasonNonceReused)), 1)
+	// And the token of what was replayed is taken.
+	if _, err := f.Accept(t.Context(), []event.Event{once("mine")}); err == nil {
+		t.Error("another event under the token was taken")
+	}
+}
+
+// TestSpooledEventsEnroll: that their source enrolls outlives the spool.
+func TestSpooledEventsEnroll(t *testing.T) {
+	t.Parallel()
+	d := &door{World: storetest.New(t, open)}
+	_, in := d.Campaign(d.Tenant, map[string]string{"lemlist": "cam"})
+	first := d.Event(event.Sent, storetest.Lead("l"), storetest.Address("ada@example.com"), storetest.Enrolling("cam"))
+	next := d.Event(event.ProfileVisited, storetest.Lead("l"), storetest.Enrolling("cam"))
+	f := startSpooled(t, d, ingest.Options{}, spool.Options{}, first, next)
+	f.awaitEmpty(t)
+	rows, _, err := f.Enrollments(t.Context(), f.Tenant, in, store.EnrollmentFilter{}, store.Page{Limit: 10})
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("%d enrollments, %v; want one", len(rows), err)
+	}
+	f.IsApplied(first.ID, rows[0].ID)
+	f.IsApplied(next.ID, rows[0].ID)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,8 +56,6 @@ type Receiver struct {
 	// Confirm calls an address that a vendor wants to be called; see
 	// provider.Provider. Nil: none is.
 	Confirm func(ctx context.Context, address string) error
-
-	nonces nonces
 }
 
 // Receive takes one webhook. The Receipt names the provider also when there
@@ -86,14 +85,23 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	if err != nil {
 		return r.keep(ctx, receipt, src, req, store.ReasonUndecodable, err.Error())
 	}
+	if key := forbiddenIn(src.Provider, events); key != "" {
+		return r.keep(ctx, receipt, src, req, store.ReasonForbiddenInput, "an event has the key "+key)
+	}
 	for i := range events {
 		own(&events[i], src)
 	}
-	if p := src.Provider; p.Nonce != nil && !r.nonces.take(src.ID, p.Nonce(req), events, r.Now()) {
-		return receipt, r.refuse(ctx, src, req, errNonce)
+	if src.Provider.Nonce != nil {
+		nonce := event.NonceOf(src.ID.String(), src.Provider.Nonce(req), events)
+		for i := range events {
+			events[i].Nonce = nonce
+		}
 	}
-	results, err := r.Committer.Accept(ctx, events)
-	if err != nil {
+	results, err := r.accept(ctx, events)
+	switch {
+	case errors.Is(err, errNonce):
+		return receipt, r.refuse(ctx, src, req, err)
+	case err != nil:
 		return receipt, err
 	}
 	for _, res := range results {
@@ -102,6 +110,22 @@ func (r *Receiver) Receive(ctx context.Context, token string, req provider.Reque
 	return receipt, r.confirm(ctx, src, req)
 }
 
+// accept hands events over in parts, so that a vendor's largest batch is no
+// larger a transaction than the API's. When a part fails the vendor sends all of
+// them again, and those before it are duplicates.
+func (r *Receiver) accept(ctx context.Context, events []event.Event) ([]store.Result, error) {
+	results := make([]store.Result, 0, len(events))
+	for part := range slices.Chunk(events, event.MaxArray) {
+		some, err := r.Committer.Accept(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, some...)
+	}
+	return results, nil
+}
+
+// errNonce is what becomes of a request whose nonce the store has with another event.
 var errNonce = fmt.Errorf("%w: its token came with another event before", provider.ErrMismatch)
 
 // confirm calls the address that a request wants to be called, if there is
@@ -216,11 +240,29 @@ func decode(p *provider.Provider, req provider.Request) ([]event.Event, error) {
 	return events, nil
 }
 
+// forbiddenIn finds a forbidden key of events whose JSON stood inside of a text
+// or a form, where the scan of the body does not see it; "" when there is none.
+func forbiddenIn(p *provider.Provider, events []event.Event) string {
+	for i := range events {
+		if key := guard.ForbiddenKey(events[i].Metadata); key != "" {
+			return key
+		}
+		if !p.Nested {
+			continue
+		}
+		if key := guard.ForbiddenKey(events[i].Payload); key != "" {
+			return key
+		}
+	}
+	return ""
+}
+
 // own makes an event the source's, and holds it against the source's settings.
 func own(e *event.Event, src access.Opened) {
 	e.Tenant, e.SourceID, e.Scope = src.Tenant, src.ID, src.ID.String()
 	settings := src.Config.Settings
-	e.IgnoreUnmatched = settings.OnUnmatched == "ignore"
+	e.IgnoreUnmatched = settings.OnUnmatched == provider.IgnoreUnmatched
+	e.EnrollUnmatched = settings.OnUnmatched == provider.EnrollUnmatched
 	if !e.Control && !settings.Accept.Takes(e) {
 		e.Control, e.Type, e.Bounce = true, "", ""
 	}
@@ -283,6 +325,9 @@ func (r *Receiver) Redecode(ctx context.Context, l store.Letter) ([]event.Event,
 	events, err := decode(p, req)
 	if err != nil {
 		return nil, err
+	}
+	if key := forbiddenIn(p, events); key != "" {
+		return nil, fault.New(fault.Conflict, "an event has the key %s", key)
 	}
 	src = access.Opened{ID: l.SourceID, Tenant: l.Tenant, Provider: p, Config: src.Config}
 	for i := range events {

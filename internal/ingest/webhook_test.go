@@ -51,15 +51,17 @@ type receiving struct {
 	*ingest.Receiver
 
 	source *oneSource
+	door   *door // to the store
 }
 
 func receive(t *testing.T, vendor string, cfg provider.Config) *receiving {
 	t.Helper()
-	f := start(t, &door{}, ingest.Options{})
+	d := &door{}
+	f := start(t, d, ingest.Options{})
 	source := &oneSource{Opened: access.Opened{ID: uuid.New(), Tenant: 1, Provider: provider.ByName(vendor), Config: cfg}}
 	return &receiving{t, &ingest.Receiver{
 		Sources: source, Bodies: f.World, Committer: f.Committer, Now: f.Clock.Now, Logger: slog.New(slog.DiscardHandler), Metrics: f.metrics,
-	}, source}
+	}, source, d}
 }
 
 // accepted is no kind of a refusal.
@@ -109,6 +111,14 @@ func TestNonce(t *testing.T) {
 	}
 	if c := r.post(mailgunBody(now.Add(time.Minute), "t2", "opened", "i1"), accepted); c.Duplicate != 1 {
 		t.Errorf("a retry, signed anew: %+v", c)
+	}
+	commits := len(r.door.sizes())
+	for i := range 100 {
+		forged := strings.Replace(mailgunBody(now, fmt.Sprint("f", i), "opened", "i1"), `"signature":"`, `"signature":"0`, 1)
+		r.post(forged, fault.Unauthenticated)
+	}
+	if n := len(r.door.sizes()); n != commits {
+		t.Errorf("forged signatures cost %d commits", n-commits)
 	}
 	if c := r.post(mailgunBody(now, "t3", "unsubscribed", "i1"), accepted); c.Received != 1 || c.Duplicate != 0 {
 		t.Errorf("another event with a token of its own: %+v", c)

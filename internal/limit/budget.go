@@ -22,9 +22,8 @@ const (
 // Kinds lists them.
 func Kinds() []Kind { return []Kind{Anonymous, API, Webhook, Signature} }
 
-// Limiter is the budgets of one rate: a Window, or later one that shares them
-// between replicas. An implementation must not wait for a network: one that
-// shares leases its part ahead of time.
+// Limiter is the budgets of one rate: a Window, or Shared ones. An
+// implementation must not wait for a network.
 type Limiter interface {
 	Take(k Key) Decision
 	Give(k Key)

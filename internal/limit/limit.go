@@ -2,10 +2,10 @@
 // address, key, source, or address with source.
 //
 // Guarantees: a budget's period begins with its first request, and within it
-// never more than the rate is let through, however many ask at once; memory is
-// bounded whatever is asked for, since of a flood of keys those that were quiet
-// longest are forgotten; nothing here waits, does I/O, or runs in the
-// background.
+// never more than the rate is let through by this process, however many ask at
+// once; memory is bounded whatever is asked for, since of a flood of keys those
+// that were quiet longest are forgotten; asking never waits. Shared budgets
+// (Shared, Exchange) keep the sum over replicas near the rate, in the background.
 package limit
 
 import (

@@ -46,7 +46,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, testenv.RedisOptions{})
+			r := newHastyRig(t, testenv.RedisOptions{})
 			k := r.start(nil, nil)
 			r.backend(orphan.BackendRedis)
 			r.send(40)
@@ -64,7 +64,7 @@ func TestFaults(t *testing.T) {
 			r.send(40)
 			r.spent()
 			r.drained()
-			storetest.Same(t, "backend in the end", k.Backend(), orphan.BackendRedis)
+			r.backend(orphan.BackendRedis) // a busy machine may have been too slow for a call since
 		})
 	}
 }
@@ -232,12 +232,15 @@ func TestLeasesThatRanOutDuringAnOutage(t *testing.T) {
 // one spends the attempt.
 func TestLastAttemptClaimedByRedisAndTheSweepAtOnce(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, testenv.RedisOptions{})
+	// On a clock that stands still the next attempt is never due before the
+	// second claimer has come.
+	r := newStillRig(t, testenv.RedisOptions{})
 	until(t, "Redis", func() bool { return r.index.State().Up })
 	for range 10 {
 		r.send(1)
 		var both [2]store.Claim
-		for n := 1; n <= rigAttempts; n++ {
+		for range rigAttempts {
+			r.Clock.Advance(time.Second)
 			until(t, "the sweep's claim", func() bool {
 				c, err := r.Claim(t.Context(), 50, time.Minute, time.Millisecond)
 				both[0] = c
@@ -357,7 +360,7 @@ func TestAdoptedEventsLeaveTheIndex(t *testing.T) {
 	r := newRig(t, testenv.RedisOptions{})
 	k := r.start(nil, nil)
 	r.backend(orphan.BackendRedis)
-	ids := r.Flood(30, storetest.Address("ada@example.com"), received)
+	ids := r.Flood(30, storetest.Address("ada@example.com"), r.received)
 	var gone []store.Claimed
 	for _, p := range r.orphans()[:10] {
 		gone = append(gone, store.Claimed{Seq: p.Seq, Tenant: p.Tenant, Route: p.Route})

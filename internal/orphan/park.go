@@ -87,9 +87,13 @@ func (b *buffer) losses() (lost bool, dropped int64) {
 }
 
 // Park tells the worker of events that have come to wait, so that it parks
-// them in the index. It never waits, and may be called from anywhere.
+// them in the index, and is not asleep when they are due. It never waits, and
+// may be called from anywhere.
 func (w *Worker) Park(parked []store.Parked) {
 	w.tell(parked, nil)
+	if w.Backend() != BackendRedis { // else the index has them first
+		w.soon(parked)
+	}
 }
 
 // Gone tells the worker of events that wait no longer, for example because
@@ -158,6 +162,7 @@ func (w *Worker) flush(ctx context.Context) {
 			}
 			break
 		}
+		w.soon(parked[:n])
 		parked = parked[n:]
 	}
 	if len(gone) == 0 {

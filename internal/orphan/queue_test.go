@@ -144,7 +144,7 @@ func openPostgres(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
 	c := &testenv.Statements{}
 	s, err := postgres.Open(context.WithoutCancel(t.Context()), postgres.Options{
-		URL: server.Database(t, o.Path), TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Tracer: c,
+		URL: server.Database(t, o.Path), TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone, Tracer: c,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,11 +20,11 @@ import (
 	"tallyhook/internal/testenv"
 )
 
-// rig is a store, a queue in a real Redis and a worker of both, on the real
-// clock: Redis goes by its own.
+// rig is a store, a queue in a real Redis and a worker of both.
 type rig struct {
 	*storetest.World
 	t       *testing.T
+	now     func() time.Time // of the store; Redis goes by its own
 	redis   *testenv.Redis
 	proxy   *testenv.Proxy // between the queue and Redis
 	index   *redisq.Queue
@@ -40,11 +40,32 @@ type rig struct {
 // tenth of a second each.
 const rigAttempts = 3
 
+// newRig has all the time it needs for a call to Redis; newHastyRig finds out
+// soon that there is no answer; newStillRig is on the world's own clock, which
+// moves only when it is told.
 func newRig(t *testing.T, o testenv.RedisOptions) *rig {
 	t.Helper()
-	r := &rig{t: t, metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
+	return makeRig(t, o, time.Minute, time.Now)
+}
+
+func newHastyRig(t *testing.T, o testenv.RedisOptions) *rig {
+	t.Helper()
+	return makeRig(t, o, 0, time.Now)
+}
+
+func newStillRig(t *testing.T, o testenv.RedisOptions) *rig {
+	t.Helper()
+	return makeRig(t, o, time.Minute, nil)
+}
+
+func makeRig(t *testing.T, o testenv.RedisOptions, timeout time.Duration, now func() time.Time) *rig {
+	t.Helper()
+	r := &rig{t: t, now: now, metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")}
 	r.World = storetest.New(t, open, func(o *storetest.Options) {
-		o.Now = time.Now
+		if now != nil {
+			o.Now = now
+		}
+		r.now = o.Now
 		o.Delay = func(n int) (time.Duration, bool) { return 100 * time.Millisecond, n < rigAttempts }
 		o.Parked = func(p []store.Parked) {
 			if k := r.worker.Load(); k != nil {
@@ -55,7 +76,7 @@ func newRig(t *testing.T, o testenv.RedisOptions) *rig {
 	r.redis = testenv.StartRedis(t, o)
 	r.proxy = testenv.StartProxy(t, r.redis.Addr)
 	var err error
-	r.index, err = redisq.New(redisq.Options{URL: "redis://" + r.proxy.Addr, Logger: slog.New(slog.DiscardHandler)})
+	r.index, err = redisq.New(redisq.Options{URL: "redis://" + r.proxy.Addr, Timeout: timeout, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +108,7 @@ func (r *rig) send(n int) []uuid.UUID {
 	types := []event.Type{event.Opened, event.Delivered, event.Replied}
 	batch := make([]event.Event, n)
 	for i := range batch {
-		batch[i] = r.Event(types[i%len(types)], storetest.Lead(fmt.Sprintf("lead %d", r.sent)), storetest.At(time.Now()), received)
+		batch[i] = r.Event(types[i%len(types)], storetest.Lead(fmt.Sprintf("lead %d", r.sent)), storetest.At(r.now()), r.received)
 		r.sent++
 	}
 	var ids []uuid.UUID
@@ -99,7 +120,7 @@ func (r *rig) send(n int) []uuid.UUID {
 	return ids
 }
 
-func received(e *event.Event) { e.ReceivedAt = time.Now().UTC() }
+func (r *rig) received(e *event.Event) { e.ReceivedAt = r.now().UTC() }
 
 func (r *rig) backend(want string) {
 	r.t.Helper()

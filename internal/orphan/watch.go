@@ -119,10 +119,7 @@ func (w *Worker) work(ctx context.Context, backend, reason string) {
 		return
 	}
 	w.opt.Logger.InfoContext(ctx, "queue backend changed", slog.String("from", was), slog.String("to", backend), slog.String("reason", reason))
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	w.bells.stored.ring()
 }
 
 // rebuild parks every orphan that the database has, while the queue is worked.

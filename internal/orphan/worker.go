@@ -42,6 +42,9 @@ type Options struct {
 	// Grace is how long something has to be overdue before the sweep takes it
 	// from under the index, 30 s.
 	Grace time.Duration
+	// Due is called when events were parked that are due before the other
+	// replicas look next. It must not wait. nil: there are no others.
+	Due func()
 	// Buffer is how many new orphans may wait to be parked in the index, 20,000;
 	// more cost a rebuild.
 	Buffer int
@@ -60,8 +63,8 @@ type Worker struct {
 	stop   context.CancelFunc
 	finish sync.WaitGroup
 
-	storeDown atomic.Bool   // the last look at the database failed
-	wake      chan struct{} // the database's schedule is to be worked now
+	storeDown atomic.Bool // the last look at the database failed
+	bells     struct{ adopt, stored, indexed *bell }
 	buffer    buffer
 	status    status
 }
@@ -70,17 +73,18 @@ type Worker struct {
 func Start(q Queue, o Options) *Worker {
 	o.Sweep, o.Grace, o.Buffer = cmp.Or(o.Sweep, 10*time.Second), cmp.Or(o.Grace, 30*time.Second), cmp.Or(o.Buffer, 20_000)
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &Worker{queue: q, opt: o, stop: cancel, wake: make(chan struct{}, 1)}
+	w := &Worker{queue: q, opt: o, stop: cancel}
+	w.bells.adopt, w.bells.stored, w.bells.indexed = newBell(), newBell(), newBell()
 	w.status.backend = BackendSQL
-	w.finish.Go(func() { w.loop(ctx, "adopt", nil, w.adopt) })
+	w.finish.Go(func() { w.loop(ctx, "adopt", w.bells.adopt, w.adopt) })
 	if o.Index != nil {
 		w.status.backend = BackendFallback
 		w.buffer.open(o.Buffer)
 		w.finish.Go(func() { w.watch(ctx) })
 		w.finish.Go(func() { w.park(ctx) })
-		w.finish.Go(func() { w.loop(ctx, "retry orphans of the index", nil, w.claimIndexed) })
+		w.finish.Go(func() { w.loop(ctx, "retry orphans of the index", w.bells.indexed, w.claimIndexed) })
 	}
-	w.finish.Go(func() { w.loop(ctx, "retry orphans", w.wake, w.claimStored) })
+	w.finish.Go(func() { w.loop(ctx, "retry orphans", w.bells.stored, w.claimStored) })
 	return w
 }
 
@@ -96,7 +100,7 @@ func (w *Worker) Stop() {
 
 // loop runs step back to back while it has more to do, else at the poll rate
 // or when woken, and backs off while the store is away.
-func (w *Worker) loop(ctx context.Context, op string, wake <-chan struct{}, step func(context.Context) (wait time.Duration, err error)) {
+func (w *Worker) loop(ctx context.Context, op string, bell *bell, step func(context.Context) (wait time.Duration, err error)) {
 	failures := 0
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -105,7 +109,7 @@ func (w *Worker) loop(ctx context.Context, op string, wake <-chan struct{}, step
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-wake:
+		case <-bell.rung:
 		}
 		wait, err := step(ctx)
 		switch {
@@ -118,6 +122,7 @@ func (w *Worker) loop(ctx context.Context, op string, wake <-chan struct{}, step
 		default:
 			failures = 0
 		}
+		bell.sleep(wait)
 		timer.Reset(wait)
 	}
 }

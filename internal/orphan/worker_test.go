@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(server.Around(m)) }
 
 func open(t testing.TB, o storetest.Options) storetest.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked})
+	s, err := sqlite.Open(t.Context(), sqlite.Options{Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone})
 	if err != nil {
 		t.Fatal(err)
 	}

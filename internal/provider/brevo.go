@@ -33,6 +33,7 @@ import (
 func brevo() *Provider {
 	return &Provider{
 		Name:   "brevo",
+		Number: 9,
 		Title:  "Brevo",
 		Scheme: "the URL's token; optionally Basic credentials, a bearer token, headers and client addresses",
 		Events: []string{
@@ -48,6 +49,7 @@ func brevo() *Provider {
 		CheckSecret: checkMailtrapSecret, // user:password, or any text
 		Verify:      verifyBrevo,
 		Decode:      decodeBrevo,
+		Sample:      sampleBrevo,
 		Refuse:      refuseBrevo,
 	}
 }
@@ -87,6 +89,10 @@ func verifyBrevo(now time.Time, cfg Config, req Request) error {
 		return checkBasicAuth(req, pairs)
 	}
 	return err
+}
+
+func sampleBrevo(s Sampling) Sample {
+	return s.authorized(s.fill(`{"event":"opened","email":"$TO","message-id":"<$ID@example.com>","ts_epoch":$UNIX000}`))
 }
 
 func decodeBrevo(req Request) ([]event.Event, error) {

@@ -31,6 +31,7 @@ const calendlyTolerance = 3 * time.Minute
 func calendly() *Provider {
 	return &Provider{
 		Name:   "calendly",
+		Number: 14,
 		Title:  "Calendly",
 		Scheme: "Calendly-Webhook-Signature: hex HMAC-SHA256 of t.body, 3 minutes",
 		Events: []string{"invitee.created"},
@@ -42,6 +43,7 @@ func calendly() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyCalendly,
 		Decode:      decodeCalendly,
+		Sample:      sampleCalendly,
 	}
 }
 
@@ -97,6 +99,11 @@ func verifyCalendly(now time.Time, cfg Config, req Request) error {
 	return result
 }
 
+func sampleCalendly(s Sampling) Sample {
+	body := s.fill(`{"event":"invitee.created","created_at":"$AT","payload":{"uri":"https://api.calendly.com/scheduled_events/$ID/invitees/$ID","email":"$TO"}}`)
+	return s.signed(body, "Calendly-Webhook-Signature", "t="+s.unix()+",v1="+s.hexMAC(s.unix(), ".", string(body)))
+}
+
 func decodeCalendly(req Request) ([]event.Event, error) {
 	items, err := readItems(req.Body)
 	if err != nil {
@@ -116,7 +123,7 @@ func calendlyEvent(e *event.Event, o object) error {
 	e.ProviderEventID = payload.text("uri")
 	e.ActionID = meeting.text("uri")
 	e.Campaign = meeting.text("event_type")
-	e.Email = strings.TrimSpace(payload.text("email"))
+	e.Email = bareAddress(payload.text("email"))
 	e.EnrollmentID = event.PassedBack(payload.nested("tracking"))
 	if e.EnrollmentID == "" {
 		e.EnrollmentID = ownID(tracking.text("utm_content"))

@@ -53,7 +53,7 @@ func FuzzVerifyGeneric(f *testing.F) {
 		if err := json.Unmarshal(read(f, path), &v); err != nil {
 			f.Fatal(err)
 		}
-		h := v.Request.Headers
+		h := v.headers()
 		f.Add(h["webhook-id"], h["webhook-timestamp"], h["webhook-signature"], v.Key.Secret+v.Key.PublicKey, []byte(v.Request.Body), *v.VerifyAt)
 	}
 	good := []byte(`{"event_type":"opened"}`)

@@ -54,6 +54,7 @@ func generic() *Provider {
 	}
 	return &Provider{
 		Name:   "generic",
+		Number: 1,
 		Title:  "Standard Webhooks",
 		Scheme: "Standard Webhooks: HMAC-SHA256 (whsec_) or ed25519 (whpk_) over id.timestamp.body, 5 minutes",
 		Events: names,
@@ -66,6 +67,7 @@ func generic() *Provider {
 		CheckSecret: checkStandardSecret,
 		Verify:      verifyGeneric,
 		Decode:      decodeGeneric,
+		Sample:      sampleGeneric,
 	}
 }
 
@@ -235,6 +237,10 @@ func signaturesOf(header string) (shared, public [][]byte) {
 // SignedID is the id that a Standard Webhooks signature covers; empty when the
 // request is not signed so.
 func SignedID(req Request) string { return standardHeadersOf(req).id }
+
+func sampleGeneric(s Sampling) Sample {
+	return s.standard("webhook", s.fill(`{"event_type":"opened","channel":"email","provider_event_id":"$ID","email":"$TO","timestamp":"$AT"}`))
+}
 
 // decodeGeneric reads canonical events. One bad element fails the body: the
 // sender got a 200 and will not send it again, so the whole body is kept as

@@ -32,11 +32,12 @@ import (
 func heygen() *Provider {
 	return &Provider{
 		Name:   "heygen",
+		Number: 13,
 		Title:  "HeyGen",
 		Scheme: "Heygen-Signature or Signature: hex HMAC-SHA256 of the body",
 		Events: []string{
 			"avatar_video.success", "avatar_video.fail", "video_agent.success", "video_agent.fail",
-			"video_translate.success", "video_translate.fail", "personalized_video.success", "personalized_video.fail",
+			"video_translate.success", "video_translate.fail", "personalized_video", "personalized_video.success", "personalized_video.fail",
 		},
 		Setup: "POST the source's URL to https://api.heygen.com/v3/webhooks/endpoints (older API: /v1/webhook/endpoint.add) and give " +
 			"the source the secret of the answer. Make videos with callback_id set to the enrollment's id, and every event is " +
@@ -44,6 +45,7 @@ func heygen() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyHeygen,
 		Decode:      decodeHeygen,
+		Sample:      sampleHeygen,
 	}
 }
 
@@ -88,6 +90,11 @@ func verifyHexHMAC(secrets []string, got string, parts ...[]byte) error {
 	return nil
 }
 
+func sampleHeygen(s Sampling) Sample {
+	body := s.fill(`{"event_type":"avatar_video.success","event_id":"$ID","event_data":{"video_id":"$ID"}}`)
+	return s.signed(body, "Heygen-Signature", s.hexMAC(string(body)))
+}
+
 func decodeHeygen(req Request) ([]event.Event, error) {
 	items, err := readItems(req.Body)
 	if err != nil {
@@ -122,13 +129,17 @@ func heygenEvent(e *event.Event, o object) error {
 // heygenType maps what makes a video that can be sent. The gif of a video,
 // avatars, voices and the like say nothing about outreach.
 func heygenType(kind string) event.Type {
-	what, result, _ := strings.Cut(kind, ".")
+	what, result, told := strings.Cut(kind, ".")
 	switch what {
 	case "avatar_video", "video_agent", "video_translate", "personalized_video":
 	default:
 		return ""
 	}
 	switch result {
+	case "": // "personalized_video" is the whole name of one that is made
+		if what == "personalized_video" && !told {
+			return event.VideoGenerated
+		}
 	case "success":
 		return event.VideoGenerated
 	case "fail":

@@ -28,6 +28,7 @@ func TestDecodeHeygenTypes(t *testing.T) {
 		"avatar_video.success": {want: event.VideoGenerated}, "avatar_video.fail": {want: event.VideoGenerationFailed},
 		"video_agent.success": {want: event.VideoGenerated}, "video_agent.fail": {want: event.VideoGenerationFailed},
 		"video_translate.success": {want: event.VideoGenerated}, "video_translate.fail": {want: event.VideoGenerationFailed},
+		"personalized_video": {want: event.VideoGenerated}, "personalized_video.": {},
 		"personalized_video.success": {want: event.VideoGenerated}, "personalized_video.fail": {want: event.VideoGenerationFailed},
 		"avatar_video_gif.success": {}, "avatar_video_gif.fail": {}, "instant_avatar.success": {}, "photo_avatar_train.success": {},
 		"avatar_video.started": {}, "avatar_video": {}, "something.new": {},

@@ -3,6 +3,7 @@ package provider
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"strconv"
 	"strings"
@@ -45,6 +46,7 @@ const hubspotTolerance = 5 * time.Minute
 func hubspot() *Provider {
 	return &Provider{
 		Name:   "hubspot",
+		Number: 3,
 		Title:  "HubSpot",
 		Scheme: "X-HubSpot-Signature-v3: base64 HMAC-SHA256 of method, PUBLIC_URL's address, body and time, 5 minutes; v2 and v1 too",
 		Events: []string{}, // none that is canonical
@@ -54,6 +56,7 @@ func hubspot() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyHubspot,
 		Decode:      decodeHubspot,
+		Sample:      sampleHubspot,
 	}
 }
 
@@ -154,6 +157,15 @@ func hubspotURLs(address string) []string {
 		return []string{address, undone}
 	}
 	return []string{address}
+}
+
+func sampleHubspot(s Sampling) Sample {
+	body := s.fill(`[{"eventId":$N,"portalId":1,"occurredAt":$UNIX000,"attemptNumber":0,"subscriptionType":"contact.creation","objectId":1}]`)
+	at := strconv.FormatInt(s.Now.UnixMilli(), 10)
+	sum := mac(sha256.New, []byte(s.secret()), "POST", s.URL, string(body), at)
+	return Sample{Body: body, Header: map[string]string{
+		"X-HubSpot-Signature-v3": base64.StdEncoding.EncodeToString(sum), "X-HubSpot-Request-Timestamp": at,
+	}}
 }
 
 func decodeHubspot(req Request) ([]event.Event, error) {

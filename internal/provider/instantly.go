@@ -31,6 +31,7 @@ import (
 func instantly() *Provider {
 	return &Provider{
 		Name:   "instantly",
+		Number: 11,
 		Title:  "Instantly",
 		Scheme: "the URL's token; optionally static headers",
 		Events: []string{
@@ -44,6 +45,7 @@ func instantly() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyInstantly,
 		Decode:      decodeInstantly,
+		Sample:      sampleInstantly,
 	}
 }
 
@@ -68,6 +70,14 @@ func verifyInstantly(_ time.Time, cfg Config, req Request) error {
 		return ErrMismatch
 	}
 	return nil
+}
+
+func sampleInstantly(s Sampling) Sample {
+	out := Sample{Body: s.fill(`{"event_type":"email_opened","timestamp":"$AT","workspace":"$ID","email_id":"$ID","lead_email":"$TO"}`)}
+	if s.secret() != "" {
+		out.Header = map[string]string{"Authorization": "Bearer " + s.secret()}
+	}
+	return out
 }
 
 func decodeInstantly(req Request) ([]event.Event, error) {

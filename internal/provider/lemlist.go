@@ -34,6 +34,7 @@ func lemlist() *Provider {
 	return &Provider{
 		Mask:   maskLemlist,
 		Name:   "lemlist",
+		Number: 2,
 		Title:  "lemlist",
 		Scheme: "the URL's token; optionally the hook's secret, repeated in each body",
 		Events: []string{
@@ -49,6 +50,7 @@ func lemlist() *Provider {
 		CheckSecret: checkLemlistSecret,
 		Verify:      verifyLemlist,
 		Decode:      decodeLemlist,
+		Sample:      sampleLemlist,
 		Refuse:      refuseLemlist,
 	}
 }
@@ -109,6 +111,14 @@ func verifyLemlist(_ time.Time, cfg Config, req Request) error {
 	return nil
 }
 
+func sampleLemlist(s Sampling) Sample {
+	body := s.fill(`{"_id":"act_$ID","type":"emailsOpened","createdAt":"$AT","leadEmail":"$TO"`)
+	if s.secret() != "" {
+		body = append(body, `,"secret":`+quoted(s.secret())...)
+	}
+	return Sample{Body: append(body, '}')}
+}
+
 func decodeLemlist(req Request) ([]event.Event, error) {
 	items, err := readItems(req.Body)
 	if err != nil {
@@ -148,7 +158,7 @@ func lemlistEvent(o object, raw jsontext.Value) (event.Event, error) {
 		LeadID:            o.text("leadId"),
 		// leadEmail is absent in LinkedIn activities: those are found by the
 		// lead. sendUserEmail is our own side and never the recipient.
-		Email:      strings.TrimSpace(o.text("leadEmail", "email", "recipient")),
+		Email:      bareAddress(o.text("leadEmail", "email", "recipient")),
 		Campaign:   o.text("campaignId"),
 		StepNumber: stepNumber(o.text("sequenceStep")),
 		Payload:    maskLemlist(raw),

@@ -242,7 +242,7 @@ func TestDecodeLemlistUndecodable(t *testing.T) {
 		"Twice":       {[]byte(`{"type":"a","leadEmail":"x@y.z","leadEmail":"x@y.z"}`), "same key twice"},
 		"Deep":        {[]byte(`{"type":` + strings.Repeat("[", 20000)), "at byte"},
 		"CutShort":    {[]byte(`[{"type":"a"`), "not valid JSON"},
-		"HugeArray":   {[]byte(`[` + strings.Repeat(`{"type":"x"},`, event.MaxArray) + `{"type":"x"}]`), "1000"},
+		"HugeArray":   {[]byte(`[` + strings.Repeat(`{"type":"x"},`, 5000) + `{"type":"x"}]`), "5000"},
 	} {
 		got, err := provider.ByName("lemlist").Decode(request(tt.body, nil))
 		if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 200 || got != nil {

@@ -26,6 +26,7 @@ import (
 func mailersend() *Provider {
 	return &Provider{
 		Name:   "mailersend",
+		Number: 15,
 		Title:  "MailerSend",
 		Scheme: "Signature: hex HMAC-SHA256 of the body",
 		Events: []string{
@@ -40,6 +41,7 @@ func mailersend() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailersend,
 		Decode:      decodeMailersend,
+		Sample:      sampleMailersend,
 		Mask:        maskMailersend,
 	}
 }
@@ -51,6 +53,11 @@ func verifyMailersend(_ time.Time, cfg Config, req Request) error {
 		return err
 	}
 	return verifyHexHMAC(cfg.Secrets, req.header("Signature"), req.Body)
+}
+
+func sampleMailersend(s Sampling) Sample {
+	body := s.fill(`{"type":"activity.opened","created_at":"$AT","data":{"id":"$ID","email":{"message":{"id":"$ID"},"recipient":{"email":"$TO"}}}}`)
+	return s.signed(body, "Signature", s.hexMAC(string(body)))
 }
 
 func decodeMailersend(req Request) ([]event.Event, error) {
@@ -68,7 +75,7 @@ func mailersendEvent(e *event.Event, o object) error {
 	e.Type, e.Bounce = mailersendType(e.Kind)
 	e.ProviderEventID = data.text("id")
 	e.ProviderMessageID = memberObject(email, "message").text("id")
-	e.Email = strings.TrimSpace(memberObject(email, "recipient").text("email"))
+	e.Email = bareAddress(memberObject(email, "recipient").text("email"))
 	e.Tags = texts(email["tags"])
 	e.EnrollmentID = taggedID(email["tags"])
 	if e.Type == event.Clicked {

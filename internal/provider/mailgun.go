@@ -38,6 +38,7 @@ const mailgunTolerance = 10 * time.Minute
 func mailgun() *Provider {
 	return &Provider{
 		Name:   "mailgun",
+		Number: 6,
 		Title:  "Mailgun",
 		Scheme: "signature in the body: hex HMAC-SHA256 of timestamp and token, 10 minutes",
 		Events: []string{
@@ -47,9 +48,11 @@ func mailgun() *Provider {
 			"type. Give the source the HTTP webhook signing key (Settings, API security), which is not the API key. Send with " +
 			"v:enrollment_id to tie events without doubt.",
 		Tells:       []string{tellsTags, tellsCampaigns},
+		Nested:      true,               // the legacy forms
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyMailgun,
 		Decode:      decodeMailgun,
+		Sample:      sampleMailgun,
 		Nonce:       nonceMailgun,
 	}
 }
@@ -85,6 +88,11 @@ func nonceMailgun(req Request) string {
 		return ""
 	}
 	return body.token
+}
+
+func sampleMailgun(s Sampling) Sample {
+	signature := `{"signature":{"timestamp":"$UNIX","token":"$ID","signature":"` + s.hexMAC(s.unix(), s.ID) + `"},`
+	return Sample{Body: s.fill(signature + `"event-data":{"event":"opened","id":"$ID","timestamp":$UNIX.5,"recipient":"$TO","message":{"headers":{"message-id":"$ID@example.com"}}}}`)}
 }
 
 func decodeMailgun(req Request) ([]event.Event, error) {
@@ -242,7 +250,7 @@ func mailgunMachine(client object) event.Machine {
 	}
 	bot, told := client.flag("bot")
 	switch {
-	case bot, client.text("bot") != "", strings.EqualFold(client.text("client-type"), "robot"):
+	case bot, client.text("bot") != "" && !told, strings.EqualFold(client.text("client-type"), "robot"):
 		return event.MachineYes
 	case told:
 		return event.MachineNo

@@ -26,6 +26,7 @@ import (
 func mailjet() *Provider {
 	return &Provider{
 		Name:   "mailjet",
+		Number: 16,
 		Title:  "Mailjet",
 		Scheme: "the URL's token; optionally Basic credentials",
 		Events: []string{"sent", "open", "click", "bounce", "blocked", "spam", "unsub"},
@@ -36,7 +37,12 @@ func mailjet() *Provider {
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark, // Basic credentials
 		Decode:      decodeMailjet,
+		Sample:      sampleMailjet,
 	}
+}
+
+func sampleMailjet(s Sampling) Sample {
+	return s.authorized(s.fill(`{"event":"open","time":$UNIX,"MessageID":$N,"Message_GUID":"$ID","email":"$TO"}`))
 }
 
 func decodeMailjet(req Request) ([]event.Event, error) {
@@ -52,7 +58,7 @@ func mailjetEvent(e *event.Event, o object) error {
 	e.ProviderMessageID = mailjetID(o, "MessageID")
 	e.LeadID = mailjetID(o, "mj_contact_id")
 	e.Campaign = mailjetID(o, "customcampaign", "mj_campaign_id")
-	e.Email = strings.TrimSpace(o.text("email"))
+	e.Email = bareAddress(o.text("email"))
 	switch e.Kind {
 	case "sent":
 		e.Type = event.Delivered

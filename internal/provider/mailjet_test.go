@@ -30,7 +30,9 @@ func TestDecodeMailjet(t *testing.T) {
 		"HardGrey":   {map[string]any{"hard_bounce": true, "error": "greylisted"}, event.Bounced, event.Hard},
 		"Greylisted": {map[string]any{"hard_bounce": false, "error": "greylisted"}, event.Deferred, ""},
 		"Soft":       {map[string]any{"hard_bounce": false, "blocked": true, "error": "quota exceeded"}, event.Bounced, event.Soft},
-		"Untold":     {map[string]any{"hard_bounce": "true"}, event.Bounced, event.Soft},
+		"Text":       {map[string]any{"hard_bounce": "true"}, event.Bounced, event.Hard},
+		"Number":     {map[string]any{"hard_bounce": 1}, event.Bounced, event.Hard},
+		"Untold":     {map[string]any{"hard_bounce": "maybe"}, event.Bounced, event.Soft},
 	} {
 		if e := decodeOne(t, "mailjet", with(t, body, tt.change), nil); e.Type != tt.want || e.Bounce != tt.bounce {
 			t.Errorf("%s: got %q %q, want %q %q", name, e.Type, e.Bounce, tt.want, tt.bounce)

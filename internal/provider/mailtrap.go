@@ -32,6 +32,7 @@ import (
 func mailtrap() *Provider {
 	return &Provider{
 		Name:   "mailtrap",
+		Number: 19,
 		Title:  "Mailtrap",
 		Scheme: "Mailtrap-Signature: hex HMAC-SHA256 of the body; or Basic credentials",
 		Events: []string{
@@ -44,6 +45,7 @@ func mailtrap() *Provider {
 		CheckSecret: checkMailtrapSecret,
 		Verify:      verifyMailtrap,
 		Decode:      decodeMailtrap,
+		Sample:      sampleMailtrap,
 	}
 }
 
@@ -83,6 +85,14 @@ func verifyMailtrap(_ time.Time, cfg Config, req Request) error {
 	return err
 }
 
+func sampleMailtrap(s Sampling) Sample {
+	body := s.fill(`{"events":[{"event":"open","event_id":"$ID","timestamp":$UNIX,"message_id":"$ID","email":"$TO"}]}`)
+	if strings.Contains(s.secret(), ":") {
+		return s.authorized(body)
+	}
+	return s.signed(body, "Mailtrap-Signature", s.hexMAC(string(body)))
+}
+
 func decodeMailtrap(req Request) ([]event.Event, error) {
 	if len(bytes.TrimSpace(req.Body)) == 0 {
 		return nil, errors.New("the body is empty")
@@ -105,8 +115,8 @@ func decodeMailtrap(req Request) ([]event.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if items = append(items, some...); len(items) > event.MaxArray {
-			return nil, fmt.Errorf("the body has more than %d events", event.MaxArray)
+		if items = append(items, some...); len(items) > maxItems {
+			return nil, fmt.Errorf("the body has more than %d events", maxItems)
 		}
 	}
 	return decodeEach("mailtrap", items, mailtrapEvent)
@@ -117,7 +127,7 @@ func mailtrapEvent(e *event.Event, o object) error {
 	e.Type, e.Bounce = mailtrapType(e.Kind)
 	e.ProviderEventID = o.text("event_id")
 	e.ProviderMessageID = o.text("message_id")
-	e.Email = strings.TrimSpace(o.text("email"))
+	e.Email = bareAddress(o.text("email"))
 	e.Campaign = o.text("category")
 	e.Stream = o.text("sending_stream")
 	if e.Type == event.Clicked {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha1" //nolint:gosec // the vendor's scheme; HMAC does not rest on collision resistance
+	"encoding/base64"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -37,6 +39,7 @@ import (
 func mandrill() *Provider {
 	return &Provider{
 		Name:   "mandrill",
+		Number: 17,
 		Title:  "Mandrill (Mailchimp Transactional)",
 		Scheme: "X-Mandrill-Signature: base64 HMAC-SHA1 of PUBLIC_URL's address and the form",
 		Events: []string{
@@ -46,9 +49,11 @@ func mandrill() *Provider {
 			"message events. Give the source the webhook's key, which the list shows after that. PUBLIC_URL must be what " +
 			"Mandrill calls. Send with metadata {\"enrollment_id\": ...} to tie events without doubt.",
 		Tells:       []string{tellsTags},
+		Nested:      true,
 		CheckSecret: checkMandrillSecret,
 		Verify:      verifyMandrill,
 		Decode:      decodeMandrill,
+		Sample:      sampleMandrill,
 	}
 }
 
@@ -132,6 +137,17 @@ func mandrillURLs(req Request) []string {
 	return urls
 }
 
+func sampleMandrill(s Sampling) Sample {
+	events := string(s.fill(`[{"event":"open","ts":$UNIX,"_id":"$ID","msg":{"_id":"$ID","email":"$TO"}}]`))
+	sum := mac(sha1.New, []byte(s.secret()), s.URL, "mandrill_events", events)
+	return Sample{
+		Body: []byte(url.Values{"mandrill_events": {events}}.Encode()),
+		Header: map[string]string{
+			"Content-Type": "application/x-www-form-urlencoded", "X-Mandrill-Signature": base64.StdEncoding.EncodeToString(sum),
+		},
+	}
+}
+
 func decodeMandrill(req Request) ([]event.Event, error) {
 	form, err := url.ParseQuery(string(req.Body))
 	if err != nil {
@@ -160,9 +176,9 @@ func mandrillEvent(e *event.Event, o object) error {
 	if e.ProviderMessageID == "" {
 		e.ProviderMessageID = o.text("_id")
 	}
-	e.Email = strings.TrimSpace(msg.text("email"))
+	e.Email = bareAddress(msg.text("email"))
 	if e.Email == "" {
-		e.Email = strings.TrimSpace(reject.text("email"))
+		e.Email = bareAddress(reject.text("email"))
 	}
 	if e.Type == event.Clicked {
 		e.URL = o.text("url")
@@ -217,7 +233,32 @@ func setMetadata(e *event.Event, raw jsontext.Value) error {
 		return errors.New("the metadata holds the character U+0000, which cannot be stored")
 	}
 	e.Metadata = raw
-	e.EnrollmentID = event.PassedBack(raw)
+	e.EnrollmentID = passedBack(raw)
 	e.StepNumber = stepOf(raw)
 	return nil
+}
+
+// passedBack finds our enrollment's id in what the sender gave a mail: a member
+// of it, or of an object or the text of one that a member holds, as Mailgun's
+// documents put variables. It must only be given what the sender wrote: a
+// contact's answer can hold any text.
+func passedBack(raw jsontext.Value) string {
+	id := event.PassedBack(raw)
+	if id != "" || !bytes.Contains(raw, []byte("enrollment_id")) {
+		return id
+	}
+	o, err := readObject(raw)
+	if err != nil {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		inner := o[name]
+		if inner.Kind() == '"' {
+			inner = jsontext.Value(strings.TrimSpace(o.text(name)))
+		}
+		if id = event.PassedBack(inner); id != "" {
+			break
+		}
+	}
+	return id
 }

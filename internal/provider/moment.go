@@ -27,7 +27,7 @@ func setTime(e *event.Event, v jsontext.Value) error {
 // parseTime reads the forms that vendors send: a number above 1e11 is
 // milliseconds, any other seconds, both may have a fraction and may come in
 // quotes; ISO 8601 with any number of fraction digits, and without a zone it
-// is UTC. The result is UTC and truncated to microseconds, which every store
+// is UTC; the form of a mail's header. The result is UTC and truncated to microseconds, which every store
 // keeps. told is false for null, "" and the year 1 (.NET's unset time).
 func parseTime(v jsontext.Value) (t time.Time, told bool, err error) {
 	var s string
@@ -102,7 +102,11 @@ func parseISO(s string) (time.Time, bool) {
 		"2006-01-02T15:04:05",
 		"2006-01-02 15:04:05Z07:00",
 		"2006-01-02 15:04:05 Z0700",
+		"2006-01-02T15:04:05Z07",
+		"2006-01-02 15:04:05Z07", // PostgreSQL's own form, in some of Resend's members
 		"2006-01-02 15:04:05",
+		time.RFC1123Z, // the form of a mail's header
+		time.RFC1123,
 	} {
 		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {
 			return t, true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -31,6 +32,10 @@ func readObject(raw []byte) (object, error) {
 	return o, nil
 }
 
+// maxItems bounds the events of one body. SendGrid has the largest batches,
+// up to 768 KB, which is close to 4,000 of its shortest events.
+const maxItems = 5000
+
 // readItems gives the elements of an array, or the one value that the body is.
 func readItems(body []byte) ([]jsontext.Value, error) {
 	body = bytes.TrimSpace(body)
@@ -41,8 +46,8 @@ func readItems(body []byte) ([]jsontext.Value, error) {
 	if err := json.Unmarshal(body, &items); err != nil {
 		return nil, notJSON(err)
 	}
-	if len(items) > event.MaxArray {
-		return nil, fmt.Errorf("the array has more than %d events", event.MaxArray)
+	if len(items) > maxItems {
+		return nil, fmt.Errorf("the array has more than %d events", maxItems)
 	}
 	return items, nil
 }
@@ -79,14 +84,21 @@ func (o object) text(names ...string) string {
 	return ""
 }
 
-// flag gives a boolean member; told is false when it is absent or not one.
+// flag gives a boolean member, also as a text or as 0 and 1; told is false
+// when it is absent or none of these.
 func (o object) flag(name string) (value, told bool) {
 	switch o[name].Kind() {
 	case 't':
 		return true, true
 	case 'f':
 		return false, true
-	default: // no boolean
+	default:
+	}
+	switch strings.ToLower(o.text(name)) {
+	case "true", "1":
+		return true, true
+	case "false", "0":
+		return false, true
 	}
 	return false, false
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,7 @@ import (
 func phantombuster() *Provider {
 	return &Provider{
 		Name:   "phantombuster",
+		Number: 12,
 		Title:  "PhantomBuster",
 		Scheme: "the URL's token; optionally a second one in the query",
 		Events: []string{"resultObject rows"},
@@ -41,9 +44,11 @@ func phantombuster() *Provider {
 			"its webhook. Tell what each agent does in the source's settings: \"agents\": {\"<agentId>\": {\"event_type\": " +
 			"\"connection_sent\"}}. Enroll people with a ref of kind lead whose value is the profile's URL as the agent gives it.",
 		Tells:       []string{tellsCampaigns},
+		Nested:      true,               // resultObject
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifyPhantombuster,
 		Decode:      decodePhantombuster,
+		Sample:      samplePhantombuster,
 	}
 }
 
@@ -91,6 +96,20 @@ func verifyPhantombuster(_ time.Time, cfg Config, req Request) error {
 		return ErrMismatch
 	}
 	return nil
+}
+
+// samplePhantombuster is a run of the first agent of the settings.
+func samplePhantombuster(s Sampling) Sample {
+	agent := "sample"
+	if named := slices.Sorted(maps.Keys(s.Config.Settings.Agents)); len(named) > 0 {
+		agent = named[0]
+	}
+	rows := string(s.fill(`[{"profileUrl":"https://www.linkedin.com/in/sample-$ID","email":"$TO"}]`))
+	out := Sample{Body: append([]byte(`{"agentId":`+quoted(agent)+`,"resultObject":`+quoted(rows)), s.fill(`,"containerId":"$ID","exitMessage":"finished"}`)...)}
+	if s.secret() != "" {
+		out.URL = s.URL + "?token=" + url.QueryEscape(s.secret())
+	}
+	return out
 }
 
 func decodePhantombuster(req Request) ([]event.Event, error) {
@@ -221,7 +240,7 @@ func phantomRow(raw jsontext.Value, container, agent string, t event.Type) (even
 		Type:         t,
 		Channel:      event.DefaultChannel(t),
 		LeadID:       phantomProfile(row),
-		Email:        strings.TrimSpace(row.text("email", "mail", "professionalEmail")),
+		Email:        bareAddress(row.text("email", "mail", "professionalEmail")),
 		Campaign:     agent,
 		EnrollmentID: event.PassedBack(raw),
 		Payload:      raw,

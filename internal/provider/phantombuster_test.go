@@ -115,7 +115,7 @@ func TestDecodePhantombusterShapes(t *testing.T) {
 		"CutShort":    {`"[{\"profileUrl\":\"u\""`, "error"},
 		"NotRows":     {`[1]`, "error"},
 		"LongProfile": {`[{"profileUrl":"` + strings.Repeat("x", 2000) + `"}]`, "error"},
-		"TooMany":     {`[` + strings.Repeat(`{},`, event.MaxArray) + `{}]`, "error"},
+		"TooMany":     {`[` + strings.Repeat(`{},`, 5000) + `{}]`, "error"},
 	} {
 		for _, body := range []string{
 			`{"agentId":"8800","containerId":"c1","exitMessage":"finished","resultObject":` + tt.result + `}`,

@@ -39,6 +39,7 @@ import (
 func postmark() *Provider {
 	return &Provider{
 		Name:   "postmark",
+		Number: 4,
 		Title:  "Postmark",
 		Scheme: "the URL's token; optionally Basic credentials, headers and client addresses",
 		Events: []string{"Delivery", "Bounce", "SpamComplaint", "Open", "Click", "SubscriptionChange"},
@@ -49,6 +50,7 @@ func postmark() *Provider {
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark,
 		Decode:      decodePostmark,
+		Sample:      samplePostmark,
 	}
 }
 
@@ -71,13 +73,17 @@ func verifyPostmark(_ time.Time, cfg Config, req Request) error {
 	return checkBasicAuth(req, pairs)
 }
 
+func samplePostmark(s Sampling) Sample {
+	return s.authorized(s.fill(`{"RecordType":"Open","MessageID":"$ID","Recipient":"$TO","ReceivedAt":"$AT"}`))
+}
+
 func decodePostmark(req Request) ([]event.Event, error) {
 	raw := jsontext.Value(bytes.TrimSpace(req.Body))
 	o, err := readObject(raw)
 	if err != nil {
 		return nil, err
 	}
-	record := o.text("RecordType")
+	record := postmarkRecord(o)
 	if record == "" {
 		return nil, errors.New("the body has no RecordType")
 	}
@@ -86,13 +92,15 @@ func decodePostmark(req Request) ([]event.Event, error) {
 		Kind:              record,
 		Channel:           event.Email,
 		ProviderMessageID: o.text("MessageID"),
-		Email:             strings.TrimSpace(o.text("Recipient", "Email")),
+		Email:             bareAddress(o.text("Recipient", "Email")),
 		Metadata:          o.nested("Metadata"),
 		Stream:            o.text("MessageStream"),
 		Tags:              texts(o["Tag"]),
 		Payload:           raw,
 	}
-	e.EnrollmentID = event.PassedBack(e.Metadata)
+	if e.EnrollmentID = passedBack(e.Metadata); e.EnrollmentID == "" {
+		e.EnrollmentID = taggedID(o["Tag"])
+	}
 	e.StepNumber = stepOf(e.Metadata)
 	postmarkType(&e, o)
 	e.Control = e.Type == ""
@@ -135,6 +143,27 @@ func stepOf(metadata []byte) int {
 		return 0
 	}
 	return n
+}
+
+// postmarkRecord tells what a body is about. Bodies older than RecordType, and
+// mail to us, are told by the members that only they have.
+func postmarkRecord(o object) string {
+	if record := o.text("RecordType"); record != "" {
+		return record
+	}
+	for _, told := range [][2]string{
+		{"SuppressSending", "SubscriptionChange"},
+		{"FirstOpen", "Open"},
+		{"OriginalLink", "Click"},
+		{"DeliveredAt", "Delivery"},
+		{"BouncedAt", "Bounce"},
+		{"FromFull", "Inbound"},
+	} {
+		if o[told[0]].Kind() != 0 {
+			return told[1]
+		}
+	}
+	return ""
 }
 
 // postmarkTimeField names the member that has a record's time. Unknown records

@@ -65,7 +65,8 @@ func TestDecodePostmarkSubscriptions(t *testing.T) {
 		"NewReason":   {true, "Other", "", ""},
 		"NoReason":    {true, nil, "", ""},
 		"NoDirection": {nil, "HardBounce", "", ""},
-		"TextFalse":   {"false", "HardBounce", "", ""},
+		"TextFalse":   {"false", "HardBounce", event.Resubscribed, ""},
+		"TextOther":   {"off", "HardBounce", "", ""},
 	} {
 		e := decodeOne(t, "postmark", with(t, body, map[string]any{"SuppressSending": tt.suppress, "SuppressionReason": tt.reason}), nil)
 		if e.Type != tt.want || e.Bounce != tt.bounce || e.Control != (tt.want == "") {
@@ -129,6 +130,31 @@ func TestIdentityPostmark(t *testing.T) {
 	}
 }
 
+// TestDecodePostmarkRecords reads bodies without a RecordType, as older ones
+// are and those of mail to us.
+func TestDecodePostmarkRecords(t *testing.T) {
+	t.Parallel()
+	for members, want := range map[string]event.Type{
+		`"FirstOpen":true,"ReceivedAt":"2026-05-06T07:08:09Z"`:                             event.Opened,
+		`"OriginalLink":"https://e.example","ReceivedAt":"2026-05-06T07:08:09Z"`:           event.Clicked,
+		`"DeliveredAt":"2026-05-06T07:08:09Z"`:                                             event.Delivered,
+		`"Type":"HardBounce","ID":1,"BouncedAt":"2026-05-06T07:08:09Z"`:                    event.Bounced,
+		`"SuppressSending":false,"ChangedAt":"2026-05-06T07:08:09Z"`:                       event.Resubscribed,
+		`"From":"a@x.example","FromFull":{"Email":"a@x.example"},"MailboxHash":"","To":""`: "",
+	} {
+		e := decodeOne(t, "postmark", []byte(`{"MessageID":"m1",`+members+`}`), nil)
+		if e.Type != want || e.OccurredAtEstimated != (want == "") || e.ProviderMessageID != "m1" {
+			t.Errorf("%s: got %q at %v", members, e.Type, e.OccurredAt)
+		}
+	}
+	const id = "0198c0de-0000-7000-8000-00000000cafe"
+	for _, members := range []string{`"Tag":"enrollment_id:` + id + `"`, `"Metadata":{"custom":"{\"enrollment_id\":\"` + id + `\"}"}`} {
+		if e := decodeOne(t, "postmark", []byte(`{"RecordType":"Open",`+members+`}`), nil); e.EnrollmentID != id {
+			t.Errorf("%s: got enrollment %q", members, e.EnrollmentID)
+		}
+	}
+}
+
 func TestDecodePostmarkUndecodable(t *testing.T) {
 	t.Parallel()
 	body := read(t, "testdata/payloads/postmark/click.json")
@@ -136,7 +162,7 @@ func TestDecodePostmarkUndecodable(t *testing.T) {
 		body []byte
 		want string
 	}{
-		"NoRecordType": {with(t, body, map[string]any{"RecordType": nil}), "RecordType"},
+		"NoRecordType": {with(t, body, map[string]any{"RecordType": nil, "OriginalLink": nil}), "RecordType"},
 		"Array":        {[]byte(`[` + string(body) + `]`), "object"},
 		"BadTime":      {with(t, body, map[string]any{"ReceivedAt": "12 o'clock"}), "time"},
 		"LongLink":     {with(t, body, map[string]any{"OriginalLink": "https://e.example/" + strings.Repeat("x", 9000)}), "url"},

@@ -11,6 +11,8 @@ package provider
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"tallyhook/internal/event"
@@ -51,7 +53,30 @@ type Settings struct {
 	Agents       map[string]Agent  `json:"agents,omitempty"`        // what each PhantomBuster agent does
 	TopicARNs    []string          `json:"topic_arns,omitempty"`    // SNS topics of an SES source
 	Accept       Accept            `json:"accept,omitzero"`         // what is taken; the rest is ignored
-	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default) or ignore; enroll comes later
+	OnUnmatched  string            `json:"on_unmatched,omitempty"`  // park (default), ignore or enroll
+}
+
+// What becomes of an event without an enrollment.
+const (
+	ParkUnmatched   = "park"
+	IgnoreUnmatched = "ignore"
+	EnrollUnmatched = "enroll"
+)
+
+// CheckUnmatched refuses what OnUnmatched cannot be, and enrolling where the
+// provider's events never tell the campaign that they would enroll in. Of no
+// provider it takes all that there is.
+func (p *Provider) CheckUnmatched(v string) error {
+	switch v {
+	case "", ParkUnmatched, IgnoreUnmatched:
+		return nil
+	case EnrollUnmatched:
+		if p != nil && !slices.Contains(p.Tells, tellsCampaigns) {
+			return fmt.Errorf("%s tells no campaigns: nobody would be enrolled", p.Title)
+		}
+		return nil
+	}
+	return errors.New("must be park, ignore or enroll")
 }
 
 // Refusal is why a webhook is not accepted.
@@ -83,6 +108,7 @@ var (
 // Provider is one vendor.
 type Provider struct {
 	Name   string // in URLs and metrics, lower case
+	Number byte   // in the tokens of its sources' URLs: from 1, never changed, never used again
 	Title  string
 	Scheme string   // how requests are authenticated, in a few words
 	Events []string // the vendor's own event names that are canonical
@@ -100,6 +126,12 @@ type Provider struct {
 	// Decode reads the verified body. An error means the body is kept as an
 	// undecodable dead letter.
 	Decode func(req Request) ([]event.Event, error)
+	// Sample makes a webhook as the vendor would send it, with the source's own
+	// secret, of an event that has happened to sampleAddress.
+	Sample func(of Sampling) Sample
+	// Nested is set where events are JSON inside of a form, or of a text of the
+	// body: a scan of the body for keys does not see theirs.
+	Nested bool
 	// Mask hides a secret that the body itself carries, so that it is stored
 	// nowhere; nil when bodies carry none. The masked body still decodes.
 	Mask func(body []byte) []byte
@@ -163,6 +195,16 @@ func All() []*Provider {
 		sparkpost(),
 		mailtrap(),
 	}
+}
+
+// ByNumber finds a provider by its Number; nil when this version has none.
+func ByNumber(number byte) *Provider {
+	for _, p := range All() {
+		if p.Number == number {
+			return p
+		}
+	}
+	return nil
 }
 
 // ByName finds a provider; nil when there is none of that name.

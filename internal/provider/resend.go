@@ -30,6 +30,7 @@ import (
 func resend() *Provider {
 	return &Provider{
 		Name:   "resend",
+		Number: 8,
 		Title:  "Resend",
 		Scheme: "Standard Webhooks (svix-id, svix-timestamp, svix-signature): HMAC-SHA256, 5 minutes",
 		Events: []string{
@@ -43,7 +44,12 @@ func resend() *Provider {
 		CheckSecret: checkStandardSecret,
 		Verify:      verifyGeneric,
 		Decode:      decodeResend,
+		Sample:      sampleResend,
 	}
+}
+
+func sampleResend(s Sampling) Sample {
+	return s.standard("svix", s.fill(`{"type":"email.opened","created_at":"$AT","data":{"email_id":"$ID","to":["$TO"]}}`))
 }
 
 func decodeResend(req Request) ([]event.Event, error) {
@@ -87,7 +93,7 @@ func resendEvent(e *event.Event, o object, id string) error {
 	at := firstTold(o["created_at"])
 	if id == "" {
 		e.IdentityParts = []string{
-			"resend", e.Kind, e.ProviderMessageID, strings.Join(texts(data["to"]), "\n"), timeText(at), e.URL, e.Campaign,
+			"resend", e.Kind, e.ProviderMessageID, strings.ToLower(strings.Join(texts(data["to"]), "\n")), timeText(at), e.URL, e.Campaign,
 			data.text("id"), click.text("timestamp"), click.text("ipAddress"), bounce.text("message"),
 		}
 	}

@@ -49,6 +49,7 @@ const (
 func sendgrid() *Provider {
 	return &Provider{
 		Name:   "sendgrid",
+		Number: 5,
 		Title:  "SendGrid",
 		Scheme: "X-Twilio-Email-Event-Webhook-Signature: ECDSA P-256 of time and body, 25 hours",
 		Events: []string{
@@ -62,6 +63,7 @@ func sendgrid() *Provider {
 		CheckSecret: checkSendgridSecret,
 		Verify:      verifySendgrid,
 		Decode:      decodeSendgrid,
+		Sample:      sampleSendgrid,
 	}
 }
 
@@ -113,7 +115,7 @@ func verifySendgrid(now time.Time, cfg Config, req Request) error {
 	if timestamp == "" || header == "" {
 		return ErrMissing
 	}
-	at, err := strconv.ParseUint(timestamp, 10, 40)
+	at, err := strconv.ParseUint(timestamp, 10, 40) // 40 bits: no overflow below, until the year 36812
 	if err != nil {
 		return ErrMalformed
 	}
@@ -121,8 +123,8 @@ func verifySendgrid(now time.Time, cfg Config, req Request) error {
 	if err != nil || len(signature) == 0 {
 		return ErrMalformed
 	}
-	age := time.Duration(now.Unix()-int64(at)) * time.Second
-	if age > sendgridAge || age < -sendgridAhead {
+	age := now.Unix() - int64(at)
+	if age > int64(sendgridAge/time.Second) || age < -int64(sendgridAhead/time.Second) {
 		return ErrExpired
 	}
 	h := sha256.New()
@@ -135,6 +137,13 @@ func verifySendgrid(now time.Time, cfg Config, req Request) error {
 		}
 	}
 	return ErrMismatch
+}
+
+func sampleSendgrid(s Sampling) Sample {
+	return Sample{
+		Body:     s.fill("[{\"event\":\"open\",\"email\":\"$TO\",\"timestamp\":$UNIX,\"sg_event_id\":\"$ID\",\"sg_message_id\":\"$ID.filter1.2\"}]\r\n"),
+		Unsigned: "the source has SendGrid's public key, and only SendGrid can sign; use Test Your Integration on its page of event webhooks",
+	}
 }
 
 func decodeSendgrid(req Request) ([]event.Event, error) {

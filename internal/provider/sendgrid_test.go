@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"maps"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +26,25 @@ func TestDecodeSendgridTypes(t *testing.T) {
 	}, func(kind string) []byte {
 		return []byte(`[{"event":"` + kind + `","email":"a@x.example","timestamp":1778052367,"sg_event_id":"e","sg_message_id":"m.filter1.2"}]`)
 	})
+}
+
+// TestDecodeSendgridLargest reads a batch of the size at which SendGrid sends
+// what it has, of events as short as they come.
+func TestDecodeSendgridLargest(t *testing.T) {
+	t.Parallel()
+	item := `{"email":"a@x.example","timestamp":1778052367,"smtp-id":"<m@x.example>","event":"processed","category":["c"],"sg_event_id":"IDIDIDIDIDIDIDIDIDIDID","sg_message_id":"m.filter1.2"}`
+	n := 768 << 10 / len(item)
+	items := make([]string, n)
+	for i := range items {
+		items[i] = strings.Replace(item, "IDIDID", strconv.Itoa(100_000+i), 1)
+	}
+	got, err := provider.ByName("sendgrid").Decode(request([]byte("["+strings.Join(items, ",\r\n")+"]\r\n"), nil))
+	if err != nil || len(identities(got)) != n {
+		t.Errorf("got %d events of %d, %v", len(got), n, err)
+	}
+	if got, err := provider.ByName("sendgrid").Decode(request([]byte("["+strings.Repeat(item+",", 5000)+item+"]"), nil)); err == nil {
+		t.Errorf("5001 items: got %d events and no error", len(got))
+	}
 }
 
 func TestDecodeSendgridBounces(t *testing.T) {

@@ -39,6 +39,7 @@ import (
 func ses() *Provider {
 	return &Provider{
 		Name:   "ses",
+		Number: 7,
 		Title:  "Amazon SES",
 		Scheme: "SNS signature versions 1 and 2, with the certificate of SigningCertURL; topics by topic_arns",
 		Events: []string{
@@ -52,6 +53,7 @@ func ses() *Provider {
 		CheckSecret: func(string) error { return errors.New("SES has no secret; name your topics in settings.topic_arns") },
 		Verify:      verifySNS,
 		Decode:      decodeSES,
+		Sample:      sampleSES,
 		Mask:        maskSES,
 		Confirm:     confirmSNS,
 	}
@@ -59,6 +61,19 @@ func ses() *Provider {
 
 // maskSES hides the address that ends the subscription without further ado.
 func maskSES(body []byte) []byte { return maskMembers(body, "UnsubscribeURL") }
+
+func sampleSES(s Sampling) Sample {
+	topic := "arn:aws:sns:us-east-1:000000000000:sample"
+	if topics := s.Config.Settings.TopicARNs; len(topics) > 0 {
+		topic = topics[0]
+	}
+	message := string(s.fill(`{"eventType":"Open","mail":{"messageId":"$ID","timestamp":"$AT","destination":["$TO"]},"open":{"timestamp":"$AT"}}`))
+	return Sample{
+		Body: s.fill(`{"Type":"Notification","MessageId":"$ID","TopicArn":` + quoted(topic) + `,"Message":` + quoted(message) +
+			`,"Timestamp":"$AT","SignatureVersion":"2"}`),
+		Unsigned: "only Amazon SNS can sign; publish a message to the topic, or send to success@simulator.amazonses.com",
+	}
+}
 
 func decodeSES(req Request) ([]event.Event, error) {
 	raw := jsontext.Value(bytes.TrimSpace(req.Body))
@@ -143,8 +158,8 @@ func (d sesDecoder) events() ([]event.Event, error) {
 	if len(recipients) == 0 {
 		recipients = []string{soleOf(texts(mail["destination"]))}
 	}
-	if len(recipients) > event.MaxArray {
-		return nil, fmt.Errorf("%.80q: more than %d recipients", kind, event.MaxArray)
+	if len(recipients) > maxRecipients {
+		return nil, fmt.Errorf("%.80q: more than %d recipients", kind, maxRecipients)
 	}
 	events := make([]event.Event, 0, len(recipients))
 	for _, address := range recipients {
@@ -162,6 +177,10 @@ func (d sesDecoder) events() ([]event.Event, error) {
 	}
 	return events, nil
 }
+
+// maxRecipients bounds the events of one record, each of which keeps the whole
+// of it as its payload. SES takes 50 recipients for a mail.
+const maxRecipients = 100
 
 // sesDetail names the member that has an event's own object.
 func sesDetail(kind string) string {

@@ -48,6 +48,21 @@ func sesMessage(t *testing.T, record string) []byte {
 		`,"Timestamp":"2026-05-06T07:26:09.500Z"}`)
 }
 
+// TestDecodeSESRecipients bounds what one record can become.
+func TestDecodeSESRecipients(t *testing.T) {
+	t.Parallel()
+	record := func(n int) []byte {
+		return []byte(`{"eventType":"Bounce","mail":{"messageId":"m"},"bounce":{"bouncedRecipients":[` + strings.Repeat(`{"emailAddress":"a@x.example"},`, n-1) +
+			`{"emailAddress":"b@x.example"}]}}`)
+	}
+	if got, err := provider.ByName("ses").Decode(request(record(100), nil)); err != nil || len(got) != 100 {
+		t.Errorf("100 recipients: got %d events, %v", len(got), err)
+	}
+	if got, err := provider.ByName("ses").Decode(request(record(101), nil)); err == nil {
+		t.Errorf("101 recipients: got %d events and no error", len(got))
+	}
+}
+
 func TestDecodeSESTypes(t *testing.T) {
 	t.Parallel()
 	table := map[string]mapped{

@@ -26,7 +26,7 @@ import (
 // signedFor makes a request that verifies: a source's configuration, the
 // headers, and the body as the vendor would have it. Where a vendor signs
 // nothing, it is the body as it is.
-func signedFor(t *testing.T, vendor string, now time.Time, body []byte) (cfg provider.Config, headers map[string]string, sent []byte) {
+func signedFor(t testing.TB, vendor string, now time.Time, body []byte) (cfg provider.Config, headers map[string]string, sent []byte) {
 	t.Helper()
 	const secret = "own-secret"
 	at := strconv.FormatInt(now.Unix(), 10)
@@ -80,14 +80,14 @@ func hubspotHash(version, parts string) map[string]string {
 }
 
 // mailgunSign puts event-data into its envelope.
-func mailgunSign(t *testing.T, secret, token string, at time.Time, data []byte) []byte {
+func mailgunSign(t testing.TB, secret, token string, at time.Time, data []byte) []byte {
 	t.Helper()
 	ts := strconv.FormatInt(at.Unix(), 10)
 	return []byte(`{"signature":{"timestamp":"` + ts + `","token":"` + token + `","signature":"` + hexHMAC(secret, []byte(ts+token)) +
 		`"},"event-data":` + string(data) + `}`)
 }
 
-func sendgridPair(t *testing.T) (*ecdsa.PrivateKey, string) {
+func sendgridPair(t testing.TB) (*ecdsa.PrivateKey, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -100,7 +100,7 @@ func sendgridPair(t *testing.T) (*ecdsa.PrivateKey, string) {
 	return key, base64.StdEncoding.EncodeToString(der)
 }
 
-func sendgridSign(t *testing.T, key *ecdsa.PrivateKey, at time.Time, body []byte) map[string]string {
+func sendgridSign(t testing.TB, key *ecdsa.PrivateKey, at time.Time, body []byte) map[string]string {
 	t.Helper()
 	ts := strconv.FormatInt(at.Unix(), 10)
 	sum := sha256.Sum256(append([]byte(ts), body...))
@@ -126,7 +126,7 @@ const (
 	snsTopic = "arn:aws:sns:eu-west-1:123456789012:mail"
 )
 
-func newSNS(t *testing.T) *sns {
+func newSNS(t testing.TB) *sns {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 1024) // short: it is for a test, and it is quick
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *sns) certificate(address string) ([]byte, error) {
 }
 
 // sign makes a message of SNS; members replace or add to the usual ones.
-func (s *sns) sign(t *testing.T, members map[string]string) []byte {
+func (s *sns) sign(t testing.TB, members map[string]string) []byte {
 	t.Helper()
 	m := map[string]string{
 		"Type": "Notification", "MessageId": "0198c0de-0000-4000-8000-000000000001", "TopicArn": snsTopic, "Message": "{}",

@@ -37,6 +37,7 @@ import (
 func smartlead() *Provider {
 	return &Provider{
 		Name:   "smartlead",
+		Number: 10,
 		Title:  "Smartlead",
 		Scheme: "the URL's token; optionally the hook's secret_key, repeated in each body",
 		Events: []string{
@@ -51,6 +52,7 @@ func smartlead() *Provider {
 		CheckSecret: checkLemlistSecret, // any text
 		Verify:      verifySmartlead,
 		Decode:      decodeSmartlead,
+		Sample:      sampleSmartlead,
 		Mask:        maskSmartlead,
 	}
 }
@@ -87,6 +89,14 @@ func verifySmartlead(_ time.Time, cfg Config, req Request) error {
 		}
 	}
 	return nil
+}
+
+func sampleSmartlead(s Sampling) Sample {
+	body := s.fill(`{"event_type":"EMAIL_OPEN","event_timestamp":"$AT","stats_id":"$ID","sl_lead_email":"$TO"`)
+	if s.secret() != "" {
+		body = append(body, `,"secret_key":`+quoted(s.secret())...)
+	}
+	return Sample{Body: append(body, '}')}
 }
 
 func decodeSmartlead(req Request) ([]event.Event, error) {
@@ -187,11 +197,11 @@ func smartleadAddress(t event.Type, o object) string {
 		o.text("lead_email"),
 		memberObject(o, "leadCorrespondence").text("targetLeadEmail"),
 	} {
-		if address = strings.TrimSpace(address); address != "" {
+		if address = bareAddress(address); address != "" {
 			return address
 		}
 	}
-	address := strings.TrimSpace(o.text("to_email", "email", "to"))
+	address := bareAddress(o.text("to_email", "email", "to"))
 	if t == event.Replied && event.NormalAddress(address) == event.NormalAddress(o.text("from_email")) {
 		return "" // our own mailbox
 	}

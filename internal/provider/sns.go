@@ -27,7 +27,7 @@ func snsHost(host string) bool {
 	}
 	region, ok = strings.CutSuffix(strings.TrimSuffix(region, ".cn"), ".amazonaws.com")
 	return ok && len(region) >= 3 && len(region) <= 32 && !strings.ContainsFunc(region, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
 	})
 }
 

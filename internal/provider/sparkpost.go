@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -34,6 +33,7 @@ import (
 func sparkpost() *Provider {
 	return &Provider{
 		Name:   "sparkpost",
+		Number: 18,
 		Title:  "SparkPost",
 		Scheme: "the URL's token; optionally Basic credentials or headers",
 		Events: []string{
@@ -48,7 +48,12 @@ func sparkpost() *Provider {
 		CheckSecret: checkUserPassword,
 		Verify:      verifyPostmark, // Basic credentials
 		Decode:      decodeSparkpost,
+		Sample:      sampleSparkpost,
 	}
+}
+
+func sampleSparkpost(s Sampling) Sample {
+	return s.authorized(s.fill(`[{"msys":{"track_event":{"type":"open","event_id":"$N","timestamp":"$UNIX","transmission_id":"$N","rcpt_to":"$TO"}}}]`))
 }
 
 func decodeSparkpost(req Request) ([]event.Event, error) {
@@ -98,7 +103,7 @@ func sparkpostEvent(e *event.Event, o object) error {
 	e.ProviderEventID = o.text("event_id")
 	e.ProviderMessageID = o.text("transmission_id")
 	e.ActionID = o.text("message_id")
-	e.Email = strings.TrimSpace(o.text("rcpt_to", "raw_rcpt_to"))
+	e.Email = bareAddress(o.text("rcpt_to", "raw_rcpt_to"))
 	e.Campaign = o.text("campaign_id")
 	if e.Type == event.Clicked {
 		e.URL = o.text("target_link_url")

@@ -33,6 +33,9 @@ var beginSource string
 //go:embed script/finish.lua
 var finishSource string
 
+//go:embed script/book.lua
+var bookSource string
+
 // scripts are the steps that a queue is made of, each atomic on one shard,
 // whose keys have a tag in common:
 //
@@ -43,13 +46,16 @@ var finishSource string
 //	BASE:marker          hash: the last rebuild, and on which run of Redis it was
 //	BASE:probe           written to see whether writing works
 //
-// Moments are milliseconds of Redis' own clock. No key has a time to live.
+//	BASE:limit:BUDGET    hash: stretch of a replica -> what it has let through
+//
+// Moments are milliseconds of Redis' own clock. No key has a time to live but
+// the budgets, which end with their period.
 type scripts struct {
-	park, claim, settle, remove, stats, probe, begin, finish *rueidis.Lua
+	park, claim, settle, remove, stats, probe, begin, finish, book *rueidis.Lua
 }
 
-// newScripts gives each script its flags, which Redis has since version 7. Only
-// park is refused when memory is short: a script that runs out half-way would
+// newScripts gives each script its flags, which Redis has since version 7. Park
+// and book are refused when memory is short: a script that runs out half-way would
 // leave its work half done, and the others make room.
 func newScripts() scripts {
 	script := func(flags, source string) *rueidis.Lua {
@@ -59,6 +65,6 @@ func newScripts() scripts {
 	return scripts{
 		park: script("", parkSource), claim: script(roomy, claimSource), settle: script(roomy, settleSource),
 		remove: script(roomy, removeSource), stats: script(" flags=no-writes", statsSource),
-		probe: script(roomy, probeSource), begin: script(roomy, beginSource), finish: script(roomy, finishSource),
+		probe: script(roomy, probeSource), begin: script(roomy, beginSource), finish: script(roomy, finishSource), book: script("", bookSource),
 	}
 }

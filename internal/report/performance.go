@@ -40,12 +40,16 @@ func core() []string {
 //
 // Totals count events, machines' among them. Human and Machine split the
 // opens and clicks: a machine's are those that the provider calls so; where it
-// does not say, the reader counts as human. Uniques count enrollments by type,
+// does not say, the reader counts as human, unless the query has the programs
+// inferred. Uniques count enrollments by type,
 // whoever the reader was. Groups with the key "" hold what named no step, no
 // variant or no provider; Steps leaves that out.
 func Build(in campaign.Instance, steps []campaign.Step, n store.Numbers, q Query) (Performance, error) {
 	if err := q.check(); err != nil {
 		return Performance{}, err
+	}
+	if q.InferMachine {
+		n = infer(n)
 	}
 	tallies := slices.DeleteFunc(slices.Clone(n.Tallies), func(t store.Tally) bool { return t.Count == 0 || t.Type == "" })
 	uniques := slices.DeleteFunc(slices.Clone(n.Uniques), func(u store.UniqueRow) bool { return u.Type == "" })

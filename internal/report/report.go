@@ -15,6 +15,7 @@ type Query struct {
 	Bucket       string         // hour, day (default), week, month
 	Location     *time.Location // nil: UTC
 	GroupBy      string         // "", step, variant, provider
+	InferMachine bool           // take opens and clicks right after the delivery for a program's: see infer
 }
 
 // Performance is a campaign instance in numbers.

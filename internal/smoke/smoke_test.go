@@ -17,7 +17,7 @@ func TestInterrupted(t *testing.T) {
 	c := server.Client("")
 	for _, at := range []string{"make a template", "make an instance", "start the instance", "make a source", "find it waiting", "enroll its contact"} {
 		ctx, interrupt := context.WithCancel(t.Context())
-		result := smoke.Run(ctx, smoke.Options{URL: server.URL, Key: testenv.AdminKey, Timeout: 10 * time.Second, Report: func(s smoke.Step) {
+		result := smoke.Run(ctx, smoke.Options{URL: server.URL, Key: testenv.AdminKey, Timeout: time.Minute, Report: func(s smoke.Step) {
 			if s.Name == at {
 				interrupt()
 			}

@@ -1,6 +1,34 @@
 package store
 
-import "tallyhook/internal/event"
+import (
+	"math"
+
+	"tallyhook/internal/event"
+)
+
+// TakeIn shares the room of a transaction out among keys that events wait for,
+// by the numbers of the first room+1 events of each, which ascend. It gives the
+// events that are taken in, each once, and for each key up to which number it
+// was served: math.MaxInt64 where that is all of them.
+func TakeIn(waiting [][]int64, room int) (taken map[int64]int, until []int64) {
+	taken = map[int64]int{} // an event may wait for several of the keys; by the first of them
+	until = make([]int64, len(waiting))
+	for i, seqs := range waiting {
+		after := int64(0)
+		until[i] = math.MaxInt64
+		for _, seq := range seqs {
+			if _, ok := taken[seq]; !ok && len(taken) == room {
+				until[i] = after
+				break
+			}
+			if _, ok := taken[seq]; !ok {
+				taken[seq] = i
+			}
+			after = seq
+		}
+	}
+	return taken, until
+}
 
 // Adopt takes waiting events through the processor, in the transaction of
 // whatever gave them a key, and gives the results of those that were applied.

@@ -80,13 +80,14 @@ func (l *Lookup) Owner(p *Probe, enrollment, instance uuid.UUID) {
 	f.Max = enrollment
 }
 
-// Mapped answers a probe of a campaign: the instance it is mapped to, and the
-// address's enrollment there, uuid.Nil when it has none.
-func (l *Lookup) Mapped(p *Probe, enrollment, instance uuid.UUID) {
+// Mapped answers a probe of a campaign: the instance it is mapped to and
+// whether that is active, and the address's enrollment there, uuid.Nil when it
+// has none.
+func (l *Lookup) Mapped(p *Probe, enrollment, instance uuid.UUID, active bool) {
 	if enrollment != uuid.Nil {
 		l.instances[enrollment] = instance
 	}
-	p.work.Found[p.slot] = Found{Min: enrollment, Max: enrollment, Instance: instance}
+	p.work.Found[p.slot] = Found{Min: enrollment, Max: enrollment, Instance: instance, Active: active}
 }
 
 // Decide makes the decisions that the answers amount to.

@@ -16,6 +16,7 @@ type Found struct {
 	// Instance is, for RankCampaign, the instance that the provider's campaign
 	// is mapped to; Min and Max are then the address's enrollment in it.
 	Instance uuid.UUID
+	Active   bool // that instance takes enrollments in by itself
 }
 
 // Decision is where an event belongs, or why that cannot be said.

@@ -96,6 +96,14 @@ type Departures struct {
 type Steps interface {
 	// Lookup finds the owners of match keys.
 	Lookup(l *Lookup) error
+	// Hold keeps everybody else from giving the keys to an enrollment, until
+	// the end of the transaction. again tells that others may have done so
+	// before, so that what was looked up may not be true any more. fresh: the
+	// keys are of events that are not stored yet.
+	Hold(keys []TenantKey, fresh bool) (again bool, err error)
+	// Enroll makes enrollments and gives others what events have told of them,
+	// and takes in what waited for any of it, but for the events under way.
+	Enroll(joiners []*Joiner, under []*Work) error
 	// Insert stores fresh events in the state they have been decided to have.
 	Insert(fresh []*Work) error
 	// Settle moves stored events from one state to another and sets Changed on
@@ -145,6 +153,9 @@ func Process(s Steps, r Rules, works []*Work) error {
 	if err := match(s, works); err != nil {
 		return err
 	}
+	if err := r.enroll(s, works); err != nil {
+		return err
+	}
 	for _, w := range works {
 		r.decide(w)
 	}
@@ -176,20 +187,32 @@ func Process(s Steps, r Rules, works []*Work) error {
 func (x *Effects) account(w *Work) {
 	if w.Fresh {
 		x.Ledger(w.Event.Tenant).Received++
-		switch {
-		case w.Event.Control:
-		case w.Erase:
-			x.suppress(w.Event, w.Address, "")
-		default:
-			x.Suppress(w.Event)
-		}
 	} else {
 		x.Book(w.Event.Tenant, w.From, -1)
+	}
+	switch {
+	case !w.speaks():
+	case w.Erase:
+		x.suppress(w.Event, w.Address, "")
+	default:
+		x.Suppress(w.Event)
 	}
 	x.Book(w.Event.Tenant, w.To, 1)
 	if w.To == event.Applied {
 		x.Apply(w.Event, w.Instance, w.Decision.Enrollment)
 	}
+}
+
+// speaks tells whether what the event says of its address counts from now on:
+// when it comes in, but of one that may be forged when a person has replayed it.
+func (w *Work) speaks() bool {
+	switch {
+	case w.Event.Control:
+		return false
+	case w.Fresh:
+		return w.Bury != ReasonNonceReused
+	}
+	return w.By == ByReplay && w.Reason == ReasonNonceReused
 }
 
 // decide turns a match into the state an event goes to.
@@ -373,6 +396,18 @@ func ParkedOf(works []*Work, now time.Time) []Parked {
 	all := make([]Parked, len(works))
 	for i, w := range works {
 		all[i] = Parked{Seq: w.Seq, Tenant: w.Event.Tenant, Route: w.Event.Route(), Delay: max(0, w.Result.NextAttemptAt.Sub(now))}
+	}
+	return all
+}
+
+// GoneOf tells a queue beside the database of events that left the schedule.
+// One that left it by a retry is its claimer's to settle.
+func GoneOf(works []*Work) []Claimed {
+	var all []Claimed
+	for _, w := range works {
+		if w.By != ByRetry {
+			all = append(all, Claimed{Seq: w.Seq, Tenant: w.Event.Tenant, Route: w.Event.Route()})
+		}
 	}
 	return all
 }

@@ -54,7 +54,18 @@ type Source struct {
 	DeletedAt      time.Time // sources are soft-deleted
 	Received       int64     // events accepted, duplicates included
 	LastReceivedAt time.Time
+	TokenEndsAt    time.Time // set by SourceByToken alone: the token is a former one and works until then
 }
+
+// FormerToken is a token that a source's URL had before.
+type FormerToken struct {
+	Hash   [32]byte
+	Source uuid.UUID
+	EndsAt time.Time // it works until then
+}
+
+// FormerTokenKept is how long it is known whose a token was after it has ended.
+const FormerTokenKept = 30 * 24 * time.Hour
 
 // Result is what became of one submitted event.
 type Result struct {
@@ -70,6 +81,9 @@ type Result struct {
 	Waited        time.Duration
 	By            string // who settled it: live, adoption, retry, replay, assign
 	Retired       bool   // of a duplicate: the first one is counted and removed by now
+	// Refused says that the event's nonce has come with another event before:
+	// nothing of it was stored, and nothing else here is set.
+	Refused bool
 	// Seq is set by Retry and Failed: which of the claimed events this is.
 	Seq int64
 }
@@ -81,6 +95,7 @@ const (
 	ReasonUndecodable    = "undecodable"
 	ReasonForbiddenInput = "forbidden_input"
 	ReasonPoison         = "poison"
+	ReasonNonceReused    = "nonce_reused" // found when it had been accepted already, into a spool
 )
 
 // Record is an event as it is stored.
@@ -104,7 +119,7 @@ type Record struct {
 // Moment is one entry of an event's timeline.
 type Moment struct {
 	At     time.Time
-	What   string // received, parked, attempt, applied, adopted, buried, replayed, assigned, duplicate, ignored
+	What   string // received, parked, attempt, enrolled, applied, adopted, buried, replayed, assigned, duplicate, ignored
 	Detail string
 }
 
@@ -319,7 +334,8 @@ type UniqueRow struct {
 	Provider   string
 	Variant    string
 	Count      int64
-	FirstAt    time.Time
+	FirstAt    time.Time // of the first event, by its own time
+	LastAt     time.Time // of the last one
 }
 
 // Numbers are the raw material of a performance report.

@@ -19,6 +19,7 @@ type Metrics struct {
 	EventsReceived   *prometheus.CounterVec // provider
 	Events           *prometheus.CounterVec // provider, outcome
 	WebhooksRejected *prometheus.CounterVec // provider, reason
+	Ignored          *Names                 // provider, kind
 
 	OrphansResolved *prometheus.CounterVec // by: adoption, retry, replay, assign
 	OrphanWait      prometheus.Histogram   // seconds
@@ -61,6 +62,9 @@ func NewMetrics(reg *prometheus.Registry, version string) *Metrics {
 			"Events by provider and first outcome: applied, orphaned, duplicate, ignored, dead, spooled. A spooled event counts again with what its replay made of it.", "provider", "outcome"),
 		WebhooksRejected: counter("webhooks_rejected_total",
 			"Webhook requests refused before anything was stored, by provider and reason.", "provider", "reason"),
+
+		Ignored: &Names{counter: counter("events_ignored_total",
+			"Events kept as ignored, by provider and the provider's own name of what happened; other than the first 50 names of a provider: other.", "provider", "kind")},
 
 		OrphansResolved: counter("orphans_resolved_total",
 			"Orphans tied to their enrollment, by what did it: adoption, retry, replay, assign.", "by"),

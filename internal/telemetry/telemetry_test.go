@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,13 +59,14 @@ func TestNamesAndLint(t *testing.T) {
 	m.EventsReceived.WithLabelValues("postmark").Inc()
 	m.Events.WithLabelValues("postmark", "applied").Inc()
 	m.WebhooksRejected.WithLabelValues("postmark", "auth").Inc()
+	m.Ignored.Inc("postmark", "Inbound")
 	m.RetryAttempts.WithLabelValues("applied").Inc()
 	m.DeadLetters.WithLabelValues("no_enrollment").Inc()
 	m.AuthFailures.WithLabelValues("unknown_key").Inc()
 	m.HTTPDuration.WithLabelValues("GET", "/health", "200").Observe(0.01)
 
 	want := []string{
-		"events_received_total", "events_total", "webhooks_rejected_total", "orphans", "orphans_due", "orphans_leased",
+		"events_received_total", "events_total", "events_ignored_total", "webhooks_rejected_total", "orphans", "orphans_due", "orphans_leased",
 		"orphan_oldest_age_seconds", "orphans_resolved_total", "orphan_wait_seconds", "retry_batch_events", "retry_attempts_total",
 		"dead_letters_stored", "dead_letters_total", "replays_total", "commit_batch_events", "commit_duration_seconds",
 		"database_up", "queue_backend", "auth_failures_total", "http_requests_in_flight", "http_request_duration_seconds",
@@ -112,6 +114,47 @@ tallyhook_orphans_resolved_total{by="retry"} 0
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "tallyhook_orphans_resolved_total"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNamesStayBounded counts by names of others: fifty of each provider, and
+// nothing that could be a person's.
+func TestNamesStayBounded(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := telemetry.NewMetrics(reg, "dev")
+	for _, provider := range []string{"brevo", "instantly"} {
+		for i := range 200 {
+			for range 2 {
+				m.Ignored.Inc(provider, "kind_"+strconv.Itoa(i))
+			}
+		}
+	}
+	for _, name := range []string{"", "ada@example.com", "soft bounce", strings.Repeat("x", 65), "n\x00", "Ré"} {
+		m.Ignored.Inc("mailtrap", name)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "tallyhook_events_ignored_total" {
+			continue
+		}
+		for _, series := range f.GetMetric() { // kind before provider
+			got[series.GetLabel()[1].GetValue()+" "+series.GetLabel()[0].GetValue()] = series.GetCounter().GetValue()
+		}
+	}
+	if len(got) != 2*51+2 {
+		t.Errorf("got %d series, want 104", len(got))
+	}
+	for series, want := range map[string]float64{
+		"brevo kind_0": 2, "brevo kind_49": 2, "brevo other": 300, "instantly kind_49": 2, "instantly other": 300, "mailtrap soft bounce": 1, "mailtrap other": 5,
+	} {
+		if got[series] != want {
+			t.Errorf("%s: got %v, want %v", series, got[series], want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"testing"
@@ -22,11 +23,20 @@ func FreePort(tb testing.TB) int {
 	return port
 }
 
+const firstPort, ports = 20_000, 12_000 // 32,768 is where the kernel begins
+
+// freePort takes one at random from below those that the kernel gives to
+// outgoing connections: a server that is down for a moment finds its port
+// free when it is started again.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return 0, err
+	var last error
+	for range 100 {
+		port := firstPort + rand.IntN(ports)                                           //nolint:gosec // nobody is to be kept from guessing it
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // closed at once
+		if err == nil {
+			return port, l.Close()
+		}
+		last = err
 	}
-	addr, _ := l.Addr().(*net.TCPAddr)
-	return addr.Port, l.Close()
+	return 0, last
 }

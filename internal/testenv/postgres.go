@@ -30,6 +30,12 @@ type PostgresOptions struct {
 	Durable bool
 	// Settings are added to the server's, as "name=value".
 	Settings []string
+	// Tables, if not nil, is where the tables and indexes are of what Database
+	// makes.
+	Tables *Disk
+	// Log, if not nil and Tables is, is where the write-ahead log is. Its
+	// segments are small then.
+	Log *Disk
 	// Template brings the schema into an empty database; it is run once, and
 	// Database copies what it made.
 	Template func(ctx context.Context, url string) error
@@ -100,6 +106,14 @@ func (p *Postgres) URL(database string) string {
 // Addr is where the server listens.
 func (p *Postgres) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)) }
 
+// Env has the client programs of the server's release be found, and find it.
+func (p *Postgres) Env() []string {
+	return []string{
+		"PATH=" + p.bin + ":/usr/bin:/bin",
+		"PGHOST=127.0.0.1", "PGPORT=" + strconv.Itoa(p.port), "PGUSER=" + postgresUser,
+	}
+}
+
 // Database gives the URL of the test's database of a name, which may be a path.
 // It is made when it is not there yet, and goes with the test.
 func (p *Postgres) Database(tb testing.TB, name string) string {
@@ -160,6 +174,11 @@ func (p *Postgres) create(ctx context.Context, db string) (made bool, err error)
 				return false, err
 			}
 		}
+		if p.opt.Tables != nil {
+			if err := p.admin(ctx, "CREATE TABLESPACE small LOCATION '"+p.opt.Tables.Dir+"'"); err != nil {
+				return false, err
+			}
+		}
 		p.template = true
 	}
 	conn, err := pgx.Connect(ctx, p.URL("postgres"))
@@ -171,7 +190,11 @@ func (p *Postgres) create(ctx context.Context, db string) (made bool, err error)
 	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)", db).Scan(&there); err != nil || there {
 		return false, err
 	}
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+db+" TEMPLATE template_of_tests")
+	query := "CREATE DATABASE " + db + " TEMPLATE template_of_tests"
+	if p.opt.Tables != nil {
+		query += " TABLESPACE small"
+	}
+	_, err = conn.Exec(ctx, query)
 	return err == nil, err
 }
 
@@ -223,7 +246,11 @@ func (p *Postgres) install() (err error) {
 			return err
 		}
 	}
-	cmd := p.command("initdb", "-D", p.data(), "-U", postgresUser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	args := []string{"-D", p.data(), "-U", postgresUser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"}
+	if p.opt.Log != nil {
+		args = append(args, "--waldir="+filepath.Join(p.opt.Log.Dir, "wal"), "--wal-segsize=1")
+	}
+	cmd := p.command("initdb", args...)
 	cmd.SysProcAttr = dying(cred)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
@@ -256,9 +283,15 @@ func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
 //nolint:noctx // ended by End, or by the end of this process (dying)
 func (p *Postgres) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, name), args...) //nolint:gosec // the programs of the installed server
+	args = append([]string{filepath.Join(p.bin, name)}, args...)
+	for _, d := range []*Disk{p.opt.Tables, p.opt.Log} {
+		if d != nil {
+			args = append(slices.Clip(d.enter), args...)
+		}
+	}
+	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec // the programs of the installed server
 	cmd.Dir = p.dir
-	cmd.Env = []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + p.dir}
+	cmd.Env = environ([]string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "HOME=" + p.dir})
 	return cmd
 }
 
@@ -297,6 +330,9 @@ func (p *Postgres) startOn(port int, cred *syscall.Credential) error {
 	}
 	if !p.opt.Durable {
 		settings = append(settings, "fsync=off", "full_page_writes=off")
+	}
+	if p.opt.Log != nil {
+		settings = append(settings, "max_wal_size=4MB", "min_wal_size=2MB")
 	}
 	args := []string{"-D", p.data()}
 	for _, s := range append(settings, p.opt.Settings...) {
@@ -340,6 +376,16 @@ func (p *Postgres) log() string {
 		return err.Error()
 	}
 	return string(raw[max(0, len(raw)-4096):])
+}
+
+// Said tells whether a text is in the server's log.
+func (p *Postgres) Said(tb testing.TB, text string) bool {
+	tb.Helper()
+	raw, err := os.ReadFile(filepath.Join(p.dir, "log"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return strings.Contains(string(raw), text)
 }
 
 // Kill ends the server and every process of it as a crash would (SIGKILL).
@@ -414,6 +460,22 @@ func (p *Postgres) Restart(tb testing.TB) {
 	defer p.mu.Unlock()
 	if p.cmd != nil {
 		tb.Fatal("PostgreSQL runs already")
+	}
+	if err := p.start(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Revive starts the server again if it has ended by itself, as a service
+// manager would.
+func (p *Postgres) Revive(tb testing.TB) {
+	tb.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.done:
+	default:
+		return
 	}
 	if err := p.start(); err != nil {
 		tb.Fatal(err)

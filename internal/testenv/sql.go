@@ -27,7 +27,7 @@ func Exec(tb testing.TB, path, query string) {
 // Count reads one number from a database, also while the program has it open.
 func Count(tb testing.TB, path, query string) int64 {
 	tb.Helper()
-	db, err := driver.Open("file:" + path + "?mode=ro&_pragma=busy_timeout(5000)")
+	db, err := driver.Open("file:" + path + "?mode=ro&_pragma=busy_timeout(60000)")
 	if err != nil {
 		tb.Fatalf("open %s: %v", path, err)
 	}
@@ -45,7 +45,7 @@ func Count(tb testing.TB, path, query string) int64 {
 // process that holds it would, until the returned function is called.
 func Lock(tb testing.TB, path string) (unlock func()) {
 	tb.Helper()
-	db, err := driver.Open("file:" + path + "?_pragma=busy_timeout(30000)")
+	db, err := driver.Open("file:" + path + "?_pragma=busy_timeout(60000)")
 	if err != nil {
 		tb.Fatalf("open %s: %v", path, err)
 	}

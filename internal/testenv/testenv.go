@@ -81,13 +81,17 @@ func Root() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
+// runMark is set by scripts/gotest, which looks for processes that have it
+// when the tests have ended.
+const runMark = "TEST_RUN_MARK"
+
 // environ is what a child sees: what a program needs to run at all, the mark
 // of the test run, and what the test gives it.
 func environ(extra []string) []string {
 	var env []string
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "PATH", "HOME", "TMPDIR", "TEST_RUN_MARK", "GOCOVERDIR", "TZ":
+		case "PATH", "HOME", "TMPDIR", runMark, "GOCOVERDIR", "TZ":
 			env = append(env, kv)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"math"
 	"slices"
 
-	"tallyhook/internal/event"
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/row"
 )
@@ -30,67 +29,60 @@ func seqColumns(seqs []tenantSeq) (numbers, tenants []int64) {
 // at most store.AdoptLimit of them; what is left is noted and continued at once by
 // AdoptNext. The first count is how many were applied, the second how many
 // are left.
-func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
+func (t *tx) adopt(keys []store.TenantKey) (adopted int, left int64, err error) {
 	if len(keys) == 0 {
 		return 0, 0, nil
 	}
 	if t.added == nil {
-		t.added = map[keyRef]int64{}
+		t.added = map[store.TenantKey]int64{}
 	}
 	room := max(store.AdoptLimit-t.processed, 0)
-	waiting, err := t.waiting(tenant, keys, room+1)
+	waiting, err := t.waiting(keys, room+1)
 	if err != nil {
 		return 0, 0, err
 	}
-	taken := map[int64]bool{} // an event may wait for several of the keys
-	var restKeys [][]byte
+	taken, until := store.TakeIn(waiting, room)
+	var rest []store.TenantKey
 	var restAfter []int64
-	for i, seqs := range waiting {
-		after, full := int64(0), false
-		for _, seq := range seqs {
-			if !taken[seq] && len(taken) == room {
-				full = true
-				break
-			}
-			taken[seq] = true
-			after = seq
-		}
-		t.added[keyRef{tenant, keys[i]}] = math.MaxInt64
-		if full { // what comes after is AdoptNext's, and in time for it
-			t.added[keyRef{tenant, keys[i]}] = after
-			restKeys, restAfter = append(restKeys, keys[i][:]), append(restAfter, after)
+	for i, after := range until {
+		t.added[keys[i]] = after
+		if after != math.MaxInt64 { // what comes after is AdoptNext's, and in time for it
+			rest, restAfter = append(rest, keys[i]), append(restAfter, after)
 		}
 	}
-	if len(restKeys) > 0 {
-		t.later(`INSERT INTO adopting (tenant_id, key, after_seq, served_at) SELECT $1, key, after_seq, 0
-			FROM unnest($2::bytea[], $3::bigint[]) AS b(key, after_seq) ORDER BY key
-			ON CONFLICT (tenant_id, key) DO UPDATE SET after_seq = least(adopting.after_seq, excluded.after_seq)`, tenant, restKeys, restAfter)
+	restTenants, restKeys := keyColumns(rest)
+	if len(rest) > 0 {
+		t.later(`INSERT INTO adopting (tenant_id, key, after_seq, served_at) SELECT tenant_id, key, after_seq, 0
+			FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS b(tenant_id, key, after_seq) ORDER BY tenant_id, key
+			ON CONFLICT (tenant_id, key) DO UPDATE SET after_seq = least(adopting.after_seq, excluded.after_seq)`, restTenants, restKeys, restAfter)
+		t.tell(store.Change{Kind: store.ChangedWork})
 	}
 	seqs := make([]tenantSeq, 0, len(taken))
-	for seq := range taken {
-		seqs = append(seqs, tenantSeq{tenant, seq})
+	for seq, i := range taken {
+		seqs = append(seqs, tenantSeq{keys[i].Tenant, seq})
 	}
+	t.processed += len(seqs)
 	if adopted, err = t.adoptSeqs(seqs); err != nil {
 		return adopted, 0, err
 	}
-	t.processed += len(seqs)
-	if len(restKeys) > 0 {
-		_, err = t.one(`SELECT count(DISTINCT w.event_seq) FROM unnest($2::bytea[], $3::bigint[]) AS b(key, after_seq)
-			JOIN waiting_key w ON w.tenant_id = $1 AND w.key = b.key AND w.event_seq > b.after_seq`,
-			[]any{tenant, restKeys, restAfter}, &left)
+	if len(rest) > 0 {
+		_, err = t.one(`SELECT count(DISTINCT w.event_seq) FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS b(tenant_id, key, after_seq)
+			JOIN waiting_key w ON w.tenant_id = b.tenant_id AND w.key = b.key AND w.event_seq > b.after_seq`,
+			[]any{restTenants, restKeys, restAfter}, &left)
 	}
 	return adopted, left, err
 }
 
+func keyColumns(keys []store.TenantKey) (tenants []int64, hashes [][]byte) {
+	return column(keys, func(k store.TenantKey) int64 { return k.Tenant }), column(keys, func(k store.TenantKey) []byte { return k.Key[:] })
+}
+
 // waiting gives, for each of the keys, the first n events that wait for it.
-func (t *tx) waiting(tenant int64, keys []event.Hash, n int) ([][]int64, error) {
+func (t *tx) waiting(keys []store.TenantKey, n int) ([][]int64, error) {
 	all := make([][]int64, len(keys))
-	raw := make([][]byte, len(keys))
-	for i := range keys {
-		raw[i] = keys[i][:]
-	}
-	err := t.query(`SELECT b.ord, w.event_seq FROM unnest($2::bytea[]) WITH ORDINALITY AS b(key, ord)
-		CROSS JOIN LATERAL (SELECT event_seq FROM waiting_key WHERE tenant_id = $1 AND key = b.key ORDER BY event_seq LIMIT $3) w
+	tenants, hashes := keyColumns(keys)
+	err := t.query(`SELECT b.ord, w.event_seq FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
+		CROSS JOIN LATERAL (SELECT event_seq FROM waiting_key WHERE tenant_id = b.tenant_id AND key = b.key ORDER BY event_seq LIMIT $3) w
 		ORDER BY b.ord, w.event_seq`, func(sc row.Scanner) error {
 		var ord int
 		var seq int64
@@ -99,7 +91,7 @@ func (t *tx) waiting(tenant int64, keys []event.Hash, n int) ([][]int64, error) 
 			all[ord-1] = append(all[ord-1], seq)
 		}
 		return err
-	}, tenant, raw, n)
+	}, tenants, hashes, n)
 	return all, err
 }
 
@@ -107,6 +99,9 @@ func (t *tx) waiting(tenant int64, keys []event.Hash, n int) ([][]int64, error) 
 // were applied. An event that the database refuses stays where it is and does
 // not fail the others.
 func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
+	if len(t.under) > 0 {
+		seqs = slices.DeleteFunc(seqs, func(s tenantSeq) bool { return t.under[s.seq] })
+	}
 	results, err := store.Adopt(seqs,
 		func(seqs []tenantSeq) ([]*store.Work, error) { return t.load(seqs, store.ByAdoption) },
 		func(works []*store.Work) error { return t.within(func() error { return t.process(works) }) }, refused)

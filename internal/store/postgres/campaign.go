@@ -207,8 +207,17 @@ func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string
 			return done, fault.New(fault.Conflict, "the campaign %q of %s is mapped to instance %s already", c, p, row.ID(owner))
 		}
 	}
-	done.Adopted, done.Adopting, err = t.adopt(tenant, keys)
+	done.Adopted, done.Adopting, err = t.adopt(column(keys, func(k event.Hash) store.TenantKey { return store.TenantKey{Tenant: tenant, Key: k} }))
 	return done, err
+}
+
+// adoptOpened takes in what waits for the campaigns of an instance that has
+// become active: events of sources that enroll had to wait for that.
+func (t *tx) adoptOpened(i *campaign.Instance, done *store.Enrolled) error {
+	adopted, left, err := t.adopt(store.CampaignKeys(i))
+	done.Adopted += adopted
+	done.Adopting += left
+	return err
 }
 
 // Instance reads one instance of a tenant.
@@ -263,6 +272,7 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 		if err != nil {
 			return err
 		}
+		was := i.Status
 		if patch.Name != nil {
 			i.Name = *patch.Name
 		}
@@ -293,11 +303,16 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 			id[:], tenant, i.Name, string(i.Status), i.Settings, row.US(t.now), row.US(i.StartedAt), row.US(i.CompletedAt)); err != nil {
 			return err
 		}
-		if patch.ProviderCampaigns == nil {
-			return nil
+		done = store.Enrolled{}
+		if patch.ProviderCampaigns != nil {
+			if done, err = t.mapCampaigns(tenant, id, patch.ProviderCampaigns); err != nil {
+				return err
+			}
 		}
-		done, err = t.mapCampaigns(tenant, id, patch.ProviderCampaigns)
-		return err
+		if was != campaign.Active && i.Status == campaign.Active {
+			return t.adoptOpened(&i, &done)
+		}
+		return nil
 	})
 	if err != nil {
 		return campaign.Instance{}, done, err

@@ -40,12 +40,16 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 			w.Date(t.now, t.s.opt.Horizon)
 			works[i] = w
 		}
-		if err := t.accept(works); err != nil {
+		admitted, err := t.takeNonces(works)
+		if err != nil {
+			return err
+		}
+		if err := t.accept(admitted); err != nil {
 			return err
 		}
 		for i, w := range works {
 			results[i] = w.Result
-			if !w.Again {
+			if !w.Again && !w.Result.Refused {
 				t.bring(w.Event.Tenant, w.Event.SourceID, w.Event.ReceivedAt)
 			}
 		}

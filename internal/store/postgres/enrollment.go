@@ -150,7 +150,7 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 		rows = append(rows, refRow{tenant, event.AddressKey(e.Email), d.ID, instance, event.Ref{Kind: "address"}})
 	}
 	t.ownKeys(rows)
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows))
+	d.Adopted, d.Adopting, err = t.adopt(keysOf(rows))
 	return d, err
 }
 
@@ -220,8 +220,8 @@ func refRows(tenant int64, id, instance uuid.UUID, refs []event.Ref) []refRow {
 	return rows
 }
 
-func keysOf(rows []refRow) []event.Hash {
-	return column(rows, func(r refRow) event.Hash { return r.key })
+func keysOf(rows []refRow) []store.TenantKey {
+	return column(rows, func(r refRow) store.TenantKey { return store.TenantKey{Tenant: r.tenant, Key: r.key} })
 }
 
 // ownKeys makes an enrollment an owner of keys, which are locked. The first two
@@ -250,7 +250,7 @@ func (t *tx) addRefs(tenant int64, id, instance uuid.UUID, refs []event.Ref) (st
 	rows := refRows(tenant, id, instance, refs)
 	t.ownKeys(rows)
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows))
+	d.Adopted, d.Adopting, err = t.adopt(keysOf(rows))
 	return d, err
 }
 
@@ -441,21 +441,21 @@ func (t *tx) holdEnrollment(tenant int64, id uuid.UUID, to *string) (campaign.En
 // readdress moves an enrollment's address key. What waits for the new address
 // may belong here now; what waits for the old one may be ambiguous no longer.
 func (t *tx) readdress(e *campaign.Enrollment, from string, d *store.Enrolled) error {
-	var keys []event.Hash
+	var keys []store.TenantKey
 	if from != "" {
 		old := event.AddressKey(from)
 		if err := t.disown(e.Tenant, old, e.ID); err != nil {
 			return err
 		}
-		keys = append(keys, old)
+		keys = append(keys, store.TenantKey{Tenant: e.Tenant, Key: old})
 	}
 	if e.Email != "" {
 		k := event.AddressKey(e.Email)
 		t.ownKeys([]refRow{{e.Tenant, k, e.ID, e.InstanceID, event.Ref{Kind: "address"}}})
-		keys = append(keys, k)
+		keys = append(keys, store.TenantKey{Tenant: e.Tenant, Key: k})
 	}
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(e.Tenant, keys)
+	d.Adopted, d.Adopting, err = t.adopt(keys)
 	return err
 }
 

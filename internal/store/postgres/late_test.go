@@ -20,7 +20,7 @@ func TestOpensLate(t *testing.T) {
 	if err := pg.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	o := options(storetest.Options{TxTimeout: 5 * time.Second, Now: time.Now}, url)
+	o := options(storetest.Options{TxTimeout: 30 * time.Second, Now: time.Now}, url)
 	if s, err := postgres.Open(t.Context(), o); err == nil {
 		t.Errorf("without Late it opens: %v", s.Close())
 	} else if !fault.Is(err, fault.Unavailable) {

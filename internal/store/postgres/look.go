@@ -46,7 +46,7 @@ func (s *Store) look(ctx context.Context, first *tx) {
 		l.Decide()
 		var found []tenantSeq
 		for _, w := range works {
-			if w.Decision.Enrollment != uuid.Nil {
+			if w.Decision.Enrollment != uuid.Nil || w.Enrolls() {
 				found = append(found, tenantSeq{w.Event.Tenant, w.Seq})
 			}
 		}
@@ -59,15 +59,16 @@ func (s *Store) look(ctx context.Context, first *tx) {
 }
 
 // missed reads what waits for the keys, as many events as an adoption takes in.
-func (t *tx) missed(added map[keyRef]int64) ([]*store.Work, error) {
+func (t *tx) missed(added map[store.TenantKey]int64) ([]*store.Work, error) {
 	if len(added) == 0 {
 		return nil, nil
 	}
-	refs := make([]keyRef, 0, len(added))
+	refs := make([]store.TenantKey, 0, len(added))
 	for r := range added {
 		refs = append(refs, r)
 	}
-	slices.SortFunc(refs, func(a, b keyRef) int { return bytes.Compare(a.key[:], b.key[:]) })
+	slices.SortFunc(refs, func(a, b store.TenantKey) int { return bytes.Compare(a.Key[:], b.Key[:]) })
+	tenants, hashes := keyColumns(refs)
 	var seqs []tenantSeq
 	err := t.query(`SELECT DISTINCT w.tenant_id, w.event_seq FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS b(tenant_id, key, until)
 		CROSS JOIN LATERAL (SELECT tenant_id, event_seq FROM waiting_key WHERE tenant_id = b.tenant_id AND key = b.key AND event_seq <= b.until
@@ -77,8 +78,7 @@ func (t *tx) missed(added map[keyRef]int64) ([]*store.Work, error) {
 		err := sc.Scan(&s.tenant, &s.seq)
 		seqs = append(seqs, s)
 		return err
-	}, column(refs, func(r keyRef) int64 { return r.tenant }), column(refs, func(r keyRef) []byte { return r.key[:] }),
-		column(refs, func(r keyRef) int64 { return added[r] }), store.AdoptLimit)
+	}, tenants, hashes, column(refs, func(r store.TenantKey) int64 { return added[r] }), store.AdoptLimit)
 	if err != nil {
 		return nil, err
 	}

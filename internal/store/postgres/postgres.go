@@ -8,8 +8,8 @@
 // and its enrollment that are committed at the same moment find each other
 // (see look).
 //
-// Locks are taken in one order: advisory locks of idempotency and match keys,
-// identities by key, rows of the queue by number, events by number, enrollments
+// Locks are taken in one order: nonces and identities by key, advisory locks of
+// idempotency and match keys (see tooLate), rows of the queue by number, events by number, enrollments
 // by id, facts, suppressions, and last the sums, which each writer keeps in a
 // slot of its own.
 package postgres
@@ -46,6 +46,9 @@ type Options struct {
 	// Parked is told, after the commit, which events have come to wait and for
 	// how long, so that a queue beside the database can hold them too. May be nil.
 	Parked func([]store.Parked)
+	// Gone is told, after the commit, which events have ceased to wait other than
+	// by a retry, which tells by its results. May be nil.
+	Gone func([]store.Claimed)
 	// Missed is told of a second look that failed, which costs the event it was
 	// for the wait until its next attempt. May be nil.
 	Missed func(error)
@@ -157,7 +160,7 @@ var errChanged = errors.New("changed meanwhile")
 // lostRace tells whether the transaction lost to another one and may simply be
 // run again: serialization_failure and deadlock_detected.
 func lostRace(err error) bool {
-	if errors.Is(err, errChanged) {
+	if _, late := errors.AsType[*tooLate](err); late || errors.Is(err, errChanged) {
 		return true
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)

@@ -45,13 +45,22 @@ func (t *tx) Lookup(l *store.Lookup) error {
 		}
 		return []any{tenantsOf(probes), ids}
 	})
-	t.probe(l.Campaigns, `SELECT p.ord, e.id, c.instance_id
-		FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS p(tenant_id, key, address, ord)
-		JOIN provider_campaign c ON c.tenant_id = p.tenant_id AND c.key = p.key
-		LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.tenant_id = c.tenant_id AND e.address_key = p.address`, l.Mapped,
-		func(probes []store.Probe) []any {
-			return []any{tenantsOf(probes), hashesOf(probes, (*store.Probe).Hash), hashesOf(probes, (*store.Probe).Address)}
-		})
+	if len(l.Campaigns) > 0 {
+		t.ask(`SELECT p.ord, e.id, c.instance_id, i.status = 'active'
+			FROM unnest($1::bigint[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS p(tenant_id, key, address, ord)
+			JOIN provider_campaign c ON c.tenant_id = p.tenant_id AND c.key = p.key
+			JOIN instance i ON i.id = c.instance_id AND i.tenant_id = c.tenant_id
+			LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.tenant_id = c.tenant_id AND e.address_key = p.address`, func(sc row.Scanner) error {
+			var ord int
+			var enrollment, instance []byte
+			var active bool
+			if err := sc.Scan(&ord, &enrollment, &instance, &active); err != nil {
+				return err
+			}
+			l.Mapped(&l.Campaigns[ord-1], row.ID(enrollment), row.ID(instance), active)
+			return nil
+		}, tenantsOf(l.Campaigns), hashesOf(l.Campaigns, (*store.Probe).Hash), hashesOf(l.Campaigns, (*store.Probe).Address))
+	}
 	return t.flush()
 }
 
@@ -138,11 +147,11 @@ func (t *tx) Insert(fresh []*store.Work) error {
 	t.later(`INSERT INTO event (seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, identity, metadata, payload)
+		settled_by, identity, metadata, payload, enrolls)
 		SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::boolean[], $9::text[], $10::text[],
 		$11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[], $19::text[], $20::int[],
 		$21::text[], $22::bigint[], $23::boolean[], $24::bigint[], $25::text[], $26::text[], $27::text[], $28::bytea[], $29::bytea[], $30::bigint[], $31::bigint[],
-		$32::text[], $33::bytea[], $34::bytea[], $35::bytea[]) AS b(seq, id, tenant_id)`,
+		$32::text[], $33::bytea[], $34::bytea[], $35::bytea[], $36::boolean[]) AS b(seq, id, tenant_id)`,
 		column(fresh, seqOf),
 		column(fresh, func(w *store.Work) []byte { return w.Event.ID[:] }),
 		column(fresh, tenantOf),
@@ -183,6 +192,7 @@ func (t *tx) Insert(fresh []*store.Work) error {
 			return w.Event.Metadata
 		}),
 		column(fresh, func(w *store.Work) []byte { return append([]byte{}, w.Event.Payload...) }),
+		column(fresh, func(w *store.Work) bool { return w.Event.EnrollUnmatched }),
 	)
 	entries := make([]searchEntry, 0, 3*len(fresh))
 	for _, w := range fresh {
@@ -279,6 +289,7 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 // Depart implements store.Steps.
 func (t *tx) Depart(d store.Departures) error {
 	if len(d.Queue) > 0 {
+		t.gone = append(t.gone, store.GoneOf(d.Queue)...)
 		bySeq(d.Queue)
 		t.later(`DELETE FROM orphan o USING unnest($1::bigint[], $2::bigint[]) AS b(seq, tenant_id)
 			WHERE o.event_seq = b.seq AND o.tenant_id = b.tenant_id`, column(d.Queue, seqOf), column(d.Queue, tenantOf))

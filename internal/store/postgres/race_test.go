@@ -98,3 +98,55 @@ func TestOneContactEnrolledByManyAtOnceIsOne(t *testing.T) {
 	// Seven leads have some twenty owners each: an event of one is ambiguous.
 	w.Waits(w.Send(event.Opened, storetest.Lead("3")).ID, store.ReasonAmbiguous)
 }
+
+// TestOnePersonOfManyEventsAtOnceIsOneEnrollment: events of the same people come
+// in on two replicas at once, from a source that enrolls, while some of them
+// are enrolled by hand.
+func TestOnePersonOfManyEventsAtOnceIsOneEnrollment(t *testing.T) {
+	t.Parallel()
+	w := storetest.New(t, open)
+	storetest.EnrollAtOnce(w, 400, w.Store, replica(w))
+}
+
+// TestMappingAndEventAtOnceEnroll: an event and what it needs to enroll, the
+// campaign's mapping or its instance's activation, are committed at the same
+// moment on two replicas. No attempt of the schedule is spent.
+func TestMappingAndEventAtOnceEnroll(t *testing.T) {
+	t.Parallel()
+	w := storetest.New(t, open)
+	other := replica(w)
+	paused, active := string(campaign.Paused), string(campaign.Active)
+	for i := range 60 {
+		name := fmt.Sprint("cam ", i)
+		_, instance := w.Campaign(w.Tenant, nil)
+		patch := store.InstancePatch{ProviderCampaigns: map[string]string{"lemlist": name}}
+		if i%2 == 1 {
+			patch.Status = &paused
+			_, _, err := w.PatchInstance(t.Context(), w.Tenant, instance, patch)
+			must(t, err)
+			patch = store.InstancePatch{Status: &active}
+		}
+		addr, lead := storetest.Address(fmt.Sprintf("p%d@example.com", i)), storetest.Lead(fmt.Sprint("lead ", i))
+		both := w.Event(event.Sent, addr, lead, storetest.Enrolling(name))
+		alone := w.Event(event.ProfileVisited, lead, storetest.Enrolling(name))
+		together(t, func() error {
+			_, _, err := other.PatchInstance(t.Context(), w.Tenant, instance, patch)
+			return err
+		}, func() error {
+			_, err := w.Commit(t.Context(), []event.Event{both})
+			return err
+		}, func() error {
+			_, err := other.Commit(t.Context(), []event.Event{alone})
+			return err
+		})
+		rows, _, err := w.Enrollments(t.Context(), w.Tenant, instance, store.EnrollmentFilter{}, store.Page{Limit: 10})
+		must(t, err)
+		if len(rows) != 1 {
+			t.Fatalf("campaign %d: %d enrollments, want one", i, len(rows))
+		}
+		for _, e := range []event.Event{both, alone} {
+			w.IsApplied(e.ID, rows[0].ID)
+			storetest.Same(t, "attempts", w.Record(e.ID).Attempts, 0)
+		}
+	}
+}

@@ -60,6 +60,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 		if _, err := t.exec(`INSERT INTO replaying (tenant_id, replay_id, served_at, until) VALUES ($1, $2, 0, 0)`, tenant, r.ID[:]); err != nil {
 			return err
 		}
+		t.tell(store.Change{Kind: store.ChangedWork})
 		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
 	})
 	return r, err

@@ -93,6 +93,28 @@ func TestConstantStatements(t *testing.T) {
 	small, large = plain(10), plain(500)
 	storetest.Same(t, "a commit of 500 opens against 10", large, small)
 	t.Logf("a commit of opens takes %d statements in %d round trips", large[0], large[1])
+	// So do events that enroll, whoever waits for them, and nonces; a batch with
+	// neither pays for neither.
+	w.Campaign(w.Tenant, map[string]string{"lemlist": "tool"})
+	enroll := func(n, lead int, opts ...storetest.Option) [2]int64 {
+		batch := w.Newcomers(n, lead, opts...)
+		return c.cost(func() { w.Put(batch...) })
+	}
+	enroll(2, 0, storetest.Enrolling("tool"))
+	small, large = enroll(10, 1000, storetest.Enrolling("tool")), enroll(180, 2000, storetest.Enrolling("tool")) // as many keys as are locked one by one
+	storetest.Same(t, "a commit that enrolls 90 against 5", large, small)
+	known := enroll(20, 2000, storetest.Enrolling("tool"))
+	storetest.Same(t, "a source that enrolls, of known people, against an ordinary one", known, enroll(20, 2000, storetest.InCampaign("tool")))
+	once := func(n int) [2]int64 {
+		batch := w.Newcomers(n, 2000, storetest.InCampaign("tool"))
+		for i := range batch {
+			storetest.Once(fmt.Sprint(n, " ", i), batch[i:i+1]...)
+		}
+		return c.cost(func() { w.Put(batch...) })
+	}
+	storetest.Same(t, "nonces", [][2]int64{once(20), once(180)}, [][2]int64{{known[0] + 1, known[1] + 1}, {known[0] + 1, known[1] + 1}})
+	t.Logf("a commit of known people's events takes %d statements in %d round trips, one that enrolls %d in %d", known[0], known[1], large[0], large[1])
+
 	// Retries, adoptions and replays are batches of the same processor.
 	retry := func(n int) [2]int64 {
 		w.Spend()
@@ -136,6 +158,7 @@ func unbound() map[string]string {
 		"SELECT  FROM api_key WHERE revoked":      "the snapshot of all tenants' keys",
 		"DELETE FROM duplicate WHERE id IN":       "housekeeping, of whatever tenant",
 		"UPDATE api_key SET last_used_at":         "keys that were used, of whatever tenant",
+		"SELECT  FROM former_token WHERE ends":    "the snapshot of all tenants' sources",
 		"SELECT  FROM source WHERE":               "whose webhook is it? The conditions are the callers'",
 		"SELECT  FROM enrollment WHERE  ORDER BY": "its conditions begin with the tenant",
 		"SELECT  FROM  WHERE  ORDER BY e.seq":     "its conditions begin with the tenant",
@@ -146,6 +169,7 @@ func unbound() map[string]string {
 		"SELECT value FROM setting":               "the server's own",
 		"INSERT INTO setting":                     "the server's own",
 		"SELECT current_setting":                  "of the database server",
+		"SELECT CASE WHEN b.whole":                "a number made of the tenant",
 		"SELECT pg_advisory":                      "a number made of tenant and key",
 		"SELECT pg_try_advisory":                  "one replica at a time",
 		"SELECT pg_snapshot":                      "of the database server",
@@ -153,6 +177,8 @@ func unbound() map[string]string {
 		"SELECT status, count(*) FROM dead":       "a metric over all tenants",
 		"SELECT o.route, o.depth":                 "a metric over all tenants",
 		"SELECT coalesce((SELECT sum(orphaned)":   "a metric over all tenants",
+		"SELECT pg_notify":                        "from replica to replica",
+		"SELECT count(*) FROM pg_listening":       "of this connection",
 		"SELECT EXISTS (SELECT 1 FROM adopting)":  "is there work for the worker, of whatever tenant?",
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"tallyhook/internal/event"
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/row"
 )
@@ -32,19 +31,17 @@ type tx struct {
 	queue     *pgx.Batch
 	slot      int
 	now       time.Time
-	sums      *store.Effects           // counters and ledgers, written last
-	brought   map[sourceKey]*sourceSum // by sources, written last
-	adopted   []store.Result           // events that adoption applied, for the metrics
-	parked    []store.Parked           // events that came to wait
-	unmatched []*store.Work            // events that an enrollment may have missed
-	added     map[keyRef]int64         // match keys that events, up to a number, may have missed
-	ending    bool                     // the commit is on its way
-	processed int                      // waiting events that adoptions have looked at
-}
-
-type keyRef struct {
-	tenant int64
-	key    event.Hash
+	sums      *store.Effects            // counters and ledgers, written last
+	brought   map[sourceKey]*sourceSum  // by sources, written last
+	adopted   []store.Result            // events that adoption applied, for the metrics
+	parked    []store.Parked            // events that came to wait
+	gone      []store.Claimed           // events that wait no longer, retries aside
+	unmatched []*store.Work             // events that an enrollment may have missed
+	added     map[store.TenantKey]int64 // match keys that events, up to a number, may have missed
+	ending    bool                      // the commit is on its way
+	processed int                       // waiting events that adoptions have looked at
+	under     map[int64]bool            // events on their way through the processor, which adoptions pass over
+	locked    map[store.TenantKey]bool  // match keys that are locked, in this transaction or a part of it
 }
 
 // write runs fn in one transaction under the store's deadline. What may have
@@ -64,8 +61,12 @@ func (s *Store) write(ctx context.Context, op string, fn func(t *tx) error) erro
 func (s *Store) once(ctx context.Context, fn func(t *tx) error) (t *tx, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.TxTimeout)
 	defer cancel()
+	var keys []store.TenantKey // to be locked before anything else
 	for range attempts {
-		t, err = s.transact(ctx, fn)
+		t, err = s.transact(ctx, keys, fn)
+		if more, ok := errors.AsType[*tooLate](err); ok {
+			keys = append(keys, more.keys...)
+		}
 		again := lostRace(err) || (t != nil && !t.ending && lost(err)) // a lost COMMIT may have happened
 		if !again || ctx.Err() != nil {
 			break
@@ -80,11 +81,15 @@ func (s *Store) once(ctx context.Context, fn func(t *tx) error) (t *tx, err erro
 	if s.opt.Parked != nil && len(t.parked) > 0 {
 		s.opt.Parked(t.parked)
 	}
+	if s.opt.Gone != nil && len(t.gone) > 0 {
+		s.opt.Gone(t.gone)
+	}
 	return t, nil
 }
 
-// transact runs fn once. The transaction is nil when there was no connection.
-func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error) {
+// transact runs fn once, holding the given match keys. The transaction is nil
+// when there was no connection.
+func (s *Store) transact(ctx context.Context, keys []store.TenantKey, fn func(t *tx) error) (*tx, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -99,6 +104,7 @@ func (s *Store) transact(ctx context.Context, fn func(t *tx) error) (*tx, error)
 	}
 	defer rollback(ctx, conn.Conn())                // of what has not been committed, also when a panic is on its way up
 	t.later("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the server's default is: a statement must see what a lock waited for
+	t.lock(keys)
 	if err = fn(t); err == nil {
 		err = t.commit()
 	}

@@ -34,3 +34,18 @@ func ScanSource(sc Scanner, r *store.Source) (seq int64, err error) {
 	r.ID, r.CreatedAt, r.UpdatedAt, r.DeletedAt, r.LastReceivedAt = ID(id), At(created), At(updated), At(deleted), At(last)
 	return seq, nil
 }
+
+// FormerColumns are those of a token that a source's URL had before.
+const FormerColumns = `seq, token_hash, source_id, ends_at`
+
+// ScanFormer reads a former token by FormerColumns, and what follows them.
+func ScanFormer(sc Scanner, f *store.FormerToken, more ...any) (seq int64, err error) {
+	var hash, source []byte
+	var ends int64
+	if err := sc.Scan(append([]any{&seq, &hash, &source, &ends}, more...)...); err != nil {
+		return 0, err
+	}
+	copy(f.Hash[:], hash)
+	f.Source, f.EndsAt = ID(source), At(ends)
+	return seq, nil
+}

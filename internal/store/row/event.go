@@ -11,7 +11,7 @@ import (
 const EventHead = `e.seq, e.id, e.tenant_id, e.source_id, e.scope, e.provider, e.kind, e.control, e.type, e.channel,
 	e.provider_event_id, e.provider_message_id, e.action_id, e.lead_id, e.claimed_enrollment, e.email, e.campaign, e.step,
 	e.bounce, e.machine, e.url, e.occurred_at, e.estimated, e.received_at, e.state, e.reason, e.detail, e.enrollment_id,
-	e.instance_id, e.parked_at, e.settled_at, e.settled_by, e.duplicates, e.last_duplicate_at, e.metadata, `
+	e.instance_id, e.parked_at, e.settled_at, e.settled_by, e.duplicates, e.last_duplicate_at, e.enrolls, e.metadata, `
 
 // EventTail are the columns of an event after its payload, what waits for it and what was spent on it among them.
 const EventTail = `,
@@ -33,7 +33,7 @@ func ScanEvent(sc Scanner, r *store.Record) error {
 	if err := sc.Scan(&r.Seq, &id, &r.Tenant, &source, &r.Scope, &r.Provider, &r.Kind, &r.Control, &r.Type, &r.Channel,
 		&r.ProviderEventID, &r.ProviderMessageID, &r.ActionID, &r.LeadID, &r.EnrollmentID, &r.Email, &r.Campaign, &r.StepNumber,
 		&r.Bounce, &r.Machine, &r.URL, &occurred, &r.OccurredAtEstimated, &received, &r.State, &r.Reason, &r.Detail, &enrollment,
-		&instance, &parked, &settled, &r.SettledBy, &r.Duplicates, &lastDup, &r.Metadata, &r.Payload, &attempts, &due, &spent, &tried); err != nil {
+		&instance, &parked, &settled, &r.SettledBy, &r.Duplicates, &lastDup, &r.EnrollUnmatched, &r.Metadata, &r.Payload, &attempts, &due, &spent, &tried); err != nil {
 		return err
 	}
 	r.ID, r.SourceID, r.Enrollment, r.Instance = ID(id), ID(source), ID(enrollment), ID(instance)

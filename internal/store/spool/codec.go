@@ -74,6 +74,9 @@ func eventFields(e *event.Event) []field {
 		{27, &e.Stream},
 		{28, &e.Tags},
 		{29, &e.IgnoreUnmatched},
+		{30, (*uuid.UUID)(&e.Nonce.Key)},
+		{31, (*uuid.UUID)(&e.Nonce.Digest)},
+		{32, &e.EnrollUnmatched},
 	}
 }
 

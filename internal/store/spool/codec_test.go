@@ -37,6 +37,9 @@ func fill(t testing.TB, p any, leave ...string) {
 		case map[string]string:
 			f.Set(reflect.ValueOf(map[string]string{"a": "", "": name, "\xff": "b"}))
 			continue
+		case event.Nonce:
+			f.Set(reflect.ValueOf(event.Nonce{Key: event.HashOf(name, "key"), Digest: event.HashOf(name, "digest")}))
+			continue
 		}
 		switch f.Kind() {
 		case reflect.String:

@@ -125,9 +125,46 @@ func (s *Store) source(ctx context.Context, where string, args ...any) (store.So
 	return r, err
 }
 
-// SourceByToken finds a source by the SHA-256 of its URL's token; deleted ones too.
+// SourceByToken finds a source by the SHA-256 of its URL's token, or of one
+// that its URL had before; deleted sources and ended tokens too. A token only
+// ever moves from the current ones to the former ones, so none is missed
+// between the two reads.
 func (s *Store) SourceByToken(ctx context.Context, hash [32]byte) (store.Source, error) {
-	return s.source(ctx, "token_hash = ?1", hash[:])
+	r, err := s.source(ctx, "token_hash = ?1", hash[:])
+	if !fault.Is(err, fault.NotFound) {
+		return r, err
+	}
+	var former store.FormerToken
+	var tenant int64
+	ferr := s.read(ctx, "find former token", `SELECT `+row.FormerColumns+`, tenant_id FROM former_token WHERE token_hash = ?1`, func(sc row.Scanner) error {
+		_, err := row.ScanFormer(sc, &former, &tenant)
+		return err
+	}, hash[:])
+	switch {
+	case ferr != nil:
+		return store.Source{}, ferr
+	case former.EndsAt.IsZero():
+		return store.Source{}, err
+	}
+	r, err = s.source(ctx, "id = ?1 AND tenant_id = ?2", former.Source[:], tenant)
+	r.TokenEndsAt = former.EndsAt
+	return r, err
+}
+
+// FormerTokens lists the former tokens of all tenants that have not ended,
+// oldest first, in the way of AllKeys.
+func (s *Store) FormerTokens(ctx context.Context, after int64, n int) ([]store.FormerToken, int64, error) {
+	var rows []store.FormerToken
+	var seqs []int64
+	err := s.read(ctx, "list former tokens", `SELECT `+row.FormerColumns+` FROM former_token WHERE ends_at > ?1 AND seq > ?2 ORDER BY seq LIMIT ?3`,
+		func(sc row.Scanner) error {
+			var f store.FormerToken
+			seq, err := row.ScanFormer(sc, &f)
+			rows, seqs = append(rows, f), append(seqs, seq)
+			return err
+		}, row.US(s.opt.Now()), after, n+1)
+	rows, next := row.Page(rows, seqs, n)
+	return rows, next, err
 }
 
 // SourceByID finds a source of any tenant; deleted ones too.
@@ -171,16 +208,47 @@ func (s *Store) AllSources(ctx context.Context, after int64, n int) ([]store.Sou
 	return rows, next, err
 }
 
-// UpdateSource stores a source's name and sealed part anew.
-func (s *Store) UpdateSource(ctx context.Context, r store.Source) error {
+// UpdateSource stores a source's name, sealed part and token anew, if it still
+// is as it was read, else it answers a Conflict. When the token is another, the
+// one before works until ends, and older ones no longer than that.
+func (s *Store) UpdateSource(ctx context.Context, was, r store.Source, ends time.Time) error {
 	return s.write(ctx, live, "change source", func(t *tx) error {
-		n, err := t.exec(`UPDATE source SET name = ?3, sealed = ?4, token_hash = ?5, updated_at = ?6 WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`,
-			r.ID[:], r.Tenant, r.Name, r.Sealed, r.TokenHash[:], row.US(t.now))
-		if err == nil && n == 0 {
-			err = fault.New(fault.NotFound, "there is no source %s", r.ID)
+		n, err := t.exec(`UPDATE source SET name = ?3, sealed = ?4, token_hash = ?5, updated_at = ?6
+			WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0 AND sealed = ?7 AND token_hash = ?8`,
+			r.ID[:], r.Tenant, r.Name, r.Sealed, r.TokenHash[:], row.US(t.now), was.Sealed, was.TokenHash[:])
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return t.whyUnchanged(r)
+		case r.TokenHash == was.TokenHash:
+			return nil
 		}
+		if _, err := t.exec(`DELETE FROM former_token WHERE source_id = ?1 AND tenant_id = ?2 AND ends_at < ?3`,
+			r.ID[:], r.Tenant, row.US(t.now.Add(-store.FormerTokenKept))); err != nil {
+			return err
+		}
+		if _, err := t.exec(`UPDATE former_token SET ends_at = ?3 WHERE source_id = ?1 AND tenant_id = ?2 AND ends_at > ?3`,
+			r.ID[:], r.Tenant, row.US(ends)); err != nil {
+			return err
+		}
+		_, err = t.exec(`INSERT INTO former_token (token_hash, tenant_id, source_id, ends_at) VALUES (?1, ?2, ?3, ?4)`,
+			was.TokenHash[:], r.Tenant, r.ID[:], row.US(ends))
 		return err
 	})
+}
+
+// whyUnchanged tells a source that is gone from one that has been changed.
+func (t *tx) whyUnchanged(r store.Source) error {
+	var one int
+	there, err := t.one(`SELECT 1 FROM source WHERE id = ?1 AND tenant_id = ?2 AND deleted_at = 0`, []any{r.ID[:], r.Tenant}, &one)
+	switch {
+	case err != nil:
+		return err
+	case there:
+		return fault.New(fault.Conflict, "the source %s was changed meanwhile", r.ID)
+	}
+	return fault.New(fault.NotFound, "there is no source %s", r.ID)
 }
 
 // DeleteSource hides a source; its events stay.

@@ -36,7 +36,7 @@ func batchTables() map[string]string {
 		"b_probe":       "ord, tenant_id, key, address, enrollment",
 		"b_id":          "tenant_id, id",
 		"b_key":         "tenant_id, key, seq",
-		"b_event":       "seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel, provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine, url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at, settled_by, identity, metadata, payload",
+		"b_event":       "seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel, provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine, url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at, settled_by, identity, metadata, payload, enrolls",
 		"b_bare":        "seq, tenant_id, provider_event_id, provider_message_id, campaign, claimed_enrollment, metadata, payload",
 		"b_settle":      "seq, tenant_id, from_state, to_state, reason, detail, enrollment_id, instance_id, parked_at, settled_at, settled_by",
 		"b_orphan":      "seq, tenant_id, route, attempts, due_at, seen, now",
@@ -49,6 +49,8 @@ func batchTables() map[string]string {
 		"b_ledger":      "tenant_id, received, duplicates, applied, orphaned, dead, ignored, archived, undecodable",
 		"b_source":      "tenant_id, id, n, at",
 		"b_letter":      "id, tenant_id, seq, source_id, provider, reason, error, attempts, first_received_at, last_attempt_at",
+		"b_enrollment":  "tenant_id, id, instance_id, address_key, email",
+		"b_nonce":       "tenant_id, key, digest",
 		"b_ref":         "tenant_id, key, enrollment_id, instance_id, provider, kind, value",
 	}
 }

@@ -183,7 +183,7 @@ func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem st
 // events that waited for just that.
 func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string]string) (store.Enrolled, error) {
 	var done store.Enrolled
-	var keys []event.Hash
+	var keys []store.TenantKey
 	for p, c := range campaigns {
 		p = strings.ToLower(p)
 		k := event.CampaignKey(p, c)
@@ -202,10 +202,10 @@ func (t *tx) mapCampaigns(tenant int64, instance uuid.UUID, campaigns map[string
 			tenant, k[:], p, c, instance[:]); err != nil {
 			return done, err
 		}
-		keys = append(keys, k)
+		keys = append(keys, store.TenantKey{Tenant: tenant, Key: k})
 	}
 	var err error
-	done.Adopted, done.Adopting, err = t.adopt(tenant, keys)
+	done.Adopted, done.Adopting, err = t.adopt(keys)
 	return done, err
 }
 
@@ -258,6 +258,7 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 		if !found {
 			return row.NoInstance(id)
 		}
+		was := i.Status
 		if patch.Name != nil {
 			i.Name = *patch.Name
 		}
@@ -288,35 +289,53 @@ func (s *Store) PatchInstance(ctx context.Context, tenant int64, id uuid.UUID, p
 			id[:], tenant, i.Name, string(i.Status), i.Settings, row.US(t.now), row.US(i.StartedAt), row.US(i.CompletedAt)); err != nil {
 			return err
 		}
-		if patch.ProviderCampaigns == nil {
-			return nil
-		}
-		kept := map[event.Hash]bool{}
-		for p, c := range patch.ProviderCampaigns {
-			kept[event.CampaignKey(strings.ToLower(p), c)] = true
-		}
-		var gone [][]byte
-		if err := t.query(`SELECT key FROM provider_campaign WHERE instance_id = ?1 AND tenant_id = ?2`, func(sc row.Scanner) error {
-			var k []byte
-			err := sc.Scan(&k)
-			if err == nil && !kept[event.Hash(k)] {
-				gone = append(gone, k)
-			}
-			return err
-		}, id[:], tenant); err != nil {
-			return err
-		}
-		for _, k := range gone {
-			if _, err := t.exec(`DELETE FROM provider_campaign WHERE tenant_id = ?1 AND key = ?2`, tenant, k); err != nil {
+		if patch.ProviderCampaigns != nil {
+			if done, err = t.remap(tenant, id, patch.ProviderCampaigns); err != nil {
 				return err
 			}
 		}
-		done, err = t.mapCampaigns(tenant, id, patch.ProviderCampaigns)
-		return err
+		if was != campaign.Active && i.Status == campaign.Active {
+			return t.adoptOpened(&i, &done)
+		}
+		return nil
 	})
 	if err != nil {
 		return campaign.Instance{}, done, err
 	}
 	i, err := s.Instance(ctx, tenant, id)
 	return i, done, err
+}
+
+// adoptOpened takes in what waits for the campaigns of an instance that has
+// become active: events of sources that enroll had to wait for that.
+func (t *tx) adoptOpened(i *campaign.Instance, done *store.Enrolled) error {
+	adopted, left, err := t.adopt(store.CampaignKeys(i))
+	done.Adopted += adopted
+	done.Adopting += left
+	return err
+}
+
+// remap ties providers' campaigns to an instance, in place of those it had.
+func (t *tx) remap(tenant int64, id uuid.UUID, campaigns map[string]string) (store.Enrolled, error) {
+	kept := map[event.Hash]bool{}
+	for p, c := range campaigns {
+		kept[event.CampaignKey(strings.ToLower(p), c)] = true
+	}
+	var gone [][]byte
+	if err := t.query(`SELECT key FROM provider_campaign WHERE instance_id = ?1 AND tenant_id = ?2`, func(sc row.Scanner) error {
+		var k []byte
+		err := sc.Scan(&k)
+		if err == nil && !kept[event.Hash(k)] {
+			gone = append(gone, k)
+		}
+		return err
+	}, id[:], tenant); err != nil {
+		return store.Enrolled{}, err
+	}
+	for _, k := range gone {
+		if _, err := t.exec(`DELETE FROM provider_campaign WHERE tenant_id = ?1 AND key = ?2`, tenant, k); err != nil {
+			return store.Enrolled{}, err
+		}
+	}
+	return t.mapCampaigns(tenant, id, campaigns)
 }

@@ -106,6 +106,8 @@ func (t *tx) eventColumn(c sqlite3.Context, p **store.Work, col int) {
 		}
 	case 34:
 		c.ResultBlob(e.Payload)
+	case 35:
+		c.ResultBool(e.EnrollUnmatched)
 	}
 }
 

@@ -48,7 +48,11 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 			w.Date(t.now, t.s.opt.Horizon)
 			works[i] = w
 		}
-		first, err := t.identify(works, last)
+		admitted, err := t.takeNonces(works)
+		if err != nil {
+			return err
+		}
+		first, err := t.identify(admitted, last)
 		if err != nil {
 			return err
 		}
@@ -58,12 +62,12 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		if err := t.process(first); err != nil {
 			return err
 		}
-		if len(first) < len(works) {
-			if err := t.meet(works); err != nil {
+		if len(first) < len(admitted) {
+			if err := t.meet(admitted); err != nil {
 				return err
 			}
 		}
-		if err := t.touchSources(works); err != nil {
+		if err := t.touchSources(admitted); err != nil {
 			return err
 		}
 		results = make([]store.Result, len(works))

@@ -138,7 +138,7 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 	if err := t.ownKeys(rows); err != nil {
 		return d, err
 	}
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows))
+	d.Adopted, d.Adopting, err = t.adopt(tenantKeysOf(rows))
 	if err != nil {
 		return d, err
 	}
@@ -192,10 +192,10 @@ func refRows(tenant int64, id, instance uuid.UUID, refs []event.Ref) []refRow {
 	return rows
 }
 
-func keysOf(rows []refRow) []event.Hash {
-	keys := make([]event.Hash, len(rows))
+func tenantKeysOf(rows []refRow) []store.TenantKey {
+	keys := make([]store.TenantKey, len(rows))
 	for i, r := range rows {
-		keys[i] = r.key
+		keys[i] = store.TenantKey{Tenant: r.tenant, Key: r.key}
 	}
 	return keys
 }
@@ -240,7 +240,7 @@ func (t *tx) addRefs(tenant int64, id, instance uuid.UUID, refs []event.Ref) (st
 		return d, err
 	}
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(tenant, keysOf(rows))
+	d.Adopted, d.Adopting, err = t.adopt(tenantKeysOf(rows))
 	return d, err
 }
 
@@ -402,23 +402,23 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 // readdress moves an enrollment's address key. What waits for the new address
 // may belong here now; what waits for the old one may be ambiguous no longer.
 func (t *tx) readdress(e *campaign.Enrollment, from string, d *store.Enrolled) error {
-	var keys []event.Hash
+	var keys []store.TenantKey
 	if from != "" {
 		old := event.AddressKey(from)
 		if err := t.disown(e.Tenant, old, e.ID); err != nil {
 			return err
 		}
-		keys = append(keys, old)
+		keys = append(keys, store.TenantKey{Tenant: e.Tenant, Key: old})
 	}
 	if e.Email != "" {
 		k := event.AddressKey(e.Email)
 		if err := t.ownKeys([]refRow{{e.Tenant, k, e.ID, e.InstanceID, event.Ref{Kind: "address"}}}); err != nil {
 			return err
 		}
-		keys = append(keys, k)
+		keys = append(keys, store.TenantKey{Tenant: e.Tenant, Key: k})
 	}
 	var err error
-	d.Adopted, d.Adopting, err = t.adopt(e.Tenant, keys)
+	d.Adopted, d.Adopting, err = t.adopt(keys)
 	return err
 }
 

@@ -32,9 +32,22 @@ func (t *tx) probeEnrollments(l *store.Lookup) error {
 }
 
 func (t *tx) probeCampaigns(l *store.Lookup) error {
-	return t.probe(l.Campaigns, `SELECT p.ord, e.id, c.instance_id FROM b_probe(?1) p
+	if len(l.Campaigns) == 0 {
+		return nil
+	}
+	return t.query(`SELECT p.ord, e.id, c.instance_id, i.status = 'active' FROM b_probe(?1) p
 		CROSS JOIN provider_campaign c ON c.tenant_id = p.tenant_id AND c.key = p.key
-		LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.address_key = p.address`, l.Mapped)
+		CROSS JOIN instance i ON i.id = c.instance_id
+		LEFT JOIN enrollment e ON e.instance_id = c.instance_id AND e.address_key = p.address`, func(sc row.Scanner) error {
+		var ord int
+		var enrollment, instance []byte
+		var active bool
+		if err := sc.Scan(&ord, &enrollment, &instance, &active); err != nil {
+			return err
+		}
+		l.Mapped(&l.Campaigns[ord], row.ID(enrollment), row.ID(instance), active)
+		return nil
+	}, bind(l.Campaigns, probeColumn))
 }
 
 func (t *tx) probe(probes []store.Probe, query string, found func(p *store.Probe, enrollment, instance uuid.UUID)) error {

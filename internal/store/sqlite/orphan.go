@@ -1,7 +1,10 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
@@ -266,32 +269,36 @@ func (s *Store) QueueDepth(ctx context.Context) (depth int64, oldest time.Time, 
 // at most store.AdoptLimit of them; what is left is noted and continued at once by
 // AdoptNext. The first count is how many were applied, the second how many
 // are left.
-func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, err error) {
+func (t *tx) adopt(keys []store.TenantKey) (adopted int, left int64, err error) {
+	if len(keys) == 0 {
+		return 0, 0, nil
+	}
+	room := max(store.AdoptLimit-t.processed, 0)
+	waiting, err := t.waitingFor(keys, room+1)
+	if err != nil {
+		return 0, 0, err
+	}
+	taken, until := store.TakeIn(waiting, room)
 	var rest []seqKey
-	for _, k := range keys {
-		room := store.AdoptLimit - t.processed
-		seqs, err := t.waiting(tenant, k, 0, max(room, 0)+1)
-		if err != nil {
-			return adopted, left, err
+	for i, after := range until {
+		if after != math.MaxInt64 {
+			rest = append(rest, seqKey{keys[i].Tenant, keys[i].Key[:], after})
 		}
-		if len(seqs) > room {
-			after := int64(0)
-			if room > 0 {
-				after = seqs[room-1].seq
-			}
-			seqs = seqs[:max(room, 0)]
-			if _, err := t.exec(`INSERT INTO adopting (tenant_id, key, after_seq, served_at) VALUES (?1, ?2, ?3, 0)
-				ON CONFLICT DO UPDATE SET after_seq = min(after_seq, excluded.after_seq)`, tenant, k[:], after); err != nil {
-				return adopted, left, err
-			}
-			rest = append(rest, seqKey{tenant, k[:], after})
+	}
+	if len(rest) > 0 {
+		if _, err := t.exec(`INSERT INTO adopting (tenant_id, key, after_seq, served_at) SELECT tenant_id, key, seq, 0 FROM b_key(?1) WHERE true
+			ON CONFLICT DO UPDATE SET after_seq = min(after_seq, excluded.after_seq)`, bind(rest, keyColumn)); err != nil {
+			return 0, 0, err
 		}
-		n, err := t.adoptSeqs(seqs)
-		if err != nil {
-			return adopted, left, err
-		}
-		adopted += n
-		t.processed += len(seqs)
+	}
+	seqs := make([]tenantSeq, 0, len(taken))
+	for seq, i := range taken {
+		seqs = append(seqs, tenantSeq{keys[i].Tenant, seq})
+	}
+	slices.SortFunc(seqs, func(a, b tenantSeq) int { return cmp.Compare(a.seq, b.seq) })
+	t.processed += len(seqs)
+	if adopted, err = t.adoptSeqs(seqs); err != nil {
+		return adopted, 0, err
 	}
 	if len(rest) > 0 { // an event may wait for several of the keys
 		_, err = t.one(`SELECT count(DISTINCT w.event_seq) FROM b_key(?1) b
@@ -299,6 +306,27 @@ func (t *tx) adopt(tenant int64, keys []event.Hash) (adopted int, left int64, er
 			[]any{bind(rest, keyColumn)}, &left)
 	}
 	return adopted, left, err
+}
+
+// waitingFor gives, for each of the keys, the first n events that wait for it.
+func (t *tx) waitingFor(keys []store.TenantKey, n int) ([][]int64, error) {
+	all := make([][]int64, len(keys))
+	rows := make([]seqKey, len(keys))
+	for i := range keys {
+		rows[i] = seqKey{keys[i].Tenant, keys[i].Key[:], int64(i)}
+	}
+	err := t.query(`SELECT b.seq, w.event_seq FROM b_key(?1) b CROSS JOIN waiting_key w ON w.tenant_id = b.tenant_id AND w.key = b.key
+			AND w.event_seq IN (SELECT event_seq FROM waiting_key WHERE tenant_id = b.tenant_id AND key = b.key ORDER BY event_seq LIMIT ?2)
+		ORDER BY b.seq, w.event_seq`, func(sc row.Scanner) error {
+		var ord int
+		var seq int64
+		err := sc.Scan(&ord, &seq)
+		if err == nil {
+			all[ord] = append(all[ord], seq)
+		}
+		return err
+	}, bind(rows, keyColumn), n)
+	return all, err
 }
 
 func (t *tx) waiting(tenant int64, key event.Hash, after int64, n int) ([]tenantSeq, error) {
@@ -314,6 +342,9 @@ func (t *tx) waiting(tenant int64, key event.Hash, after int64, n int) ([]tenant
 }
 
 func (t *tx) adoptSeqs(seqs []tenantSeq) (int, error) {
+	if len(t.under) > 0 {
+		seqs = slices.DeleteFunc(seqs, func(s tenantSeq) bool { return t.under[s.seq] })
+	}
 	results, err := store.Adopt(seqs,
 		func(seqs []tenantSeq) ([]*store.Work, error) { return t.load(seqs, store.ByAdoption) },
 		func(works []*store.Work) error { return t.within(func() error { return t.process(works) }) }, refused)

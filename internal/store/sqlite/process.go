@@ -20,11 +20,11 @@ func (t *tx) Insert(fresh []*store.Work) error {
 	_, err := t.exec(`INSERT INTO event (seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, identity, metadata, payload)
+		settled_by, identity, metadata, payload, enrolls)
 		SELECT seq, id, tenant_id, source_id, scope, provider, kind, control, type, channel,
 		provider_event_id, provider_message_id, action_id, lead_id, claimed_enrollment, email, campaign, step, bounce, machine,
 		url, occurred_at, estimated, received_at, state, reason, detail, enrollment_id, instance_id, parked_at, settled_at,
-		settled_by, identity, metadata, payload FROM b_event(?1)`, bind(fresh, t.eventColumn))
+		settled_by, identity, metadata, payload, enrolls FROM b_event(?1)`, bind(fresh, t.eventColumn))
 	if err != nil {
 		return err
 	}
@@ -74,6 +74,7 @@ func (t *tx) Settle(moved, others []*store.Work) error {
 // which may have passed them already.
 func (t *tx) Depart(d store.Departures) error {
 	if len(d.Queue) > 0 {
+		t.gone = append(t.gone, store.GoneOf(d.Queue)...)
 		if _, err := t.exec(`DELETE FROM orphan WHERE event_seq IN (SELECT seq FROM b_seq(?1))`, bind(d.Queue, seqColumn)); err != nil {
 			return err
 		}

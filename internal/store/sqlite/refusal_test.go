@@ -333,7 +333,7 @@ func TestLockedDatabaseRunsIntoTheDeadline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Reopen(func(o *storetest.Options) { o.TxTimeout = 200 * time.Millisecond })
+	w.Reopen(func(o *storetest.Options) { o.TxTimeout = 3 * time.Second })
 	conn, err := raw(t, w).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -36,13 +36,13 @@ func (s *Store) Numbers(ctx context.Context, tenant int64, instance uuid.UUID, s
 	if err != nil {
 		return n, err
 	}
-	err = s.read(ctx, "read facts", `SELECT enrollment_id, type, qualifier, step, machine, provider, variant, count, first_at FROM fact
+	err = s.read(ctx, "read facts", `SELECT enrollment_id, type, qualifier, step, machine, provider, variant, count, first_at, last_at FROM fact
 		WHERE tenant_id = ?1 AND instance_id = ?2 AND first_at >= ?3 AND first_at < ?4`, func(sc row.Scanner) error {
 		var r store.UniqueRow
 		var id []byte
-		var first int64
-		err := sc.Scan(&id, &r.Type, &r.Qualifier, &r.Step, &r.Machine, &r.Provider, &r.Variant, &r.Count, &first)
-		r.Enrollment, r.FirstAt = row.ID(id), row.At(first)
+		var first, last int64
+		err := sc.Scan(&id, &r.Type, &r.Qualifier, &r.Step, &r.Machine, &r.Provider, &r.Variant, &r.Count, &first, &last)
+		r.Enrollment, r.FirstAt, r.LastAt = row.ID(id), row.At(first), row.At(last)
 		n.Uniques = append(n.Uniques, r)
 		return err
 	}, tenant, instance[:], from, to)

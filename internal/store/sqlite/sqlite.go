@@ -46,6 +46,9 @@ type Options struct {
 	// Parked is told, after the commit, which events have come to wait and for
 	// how long, so that a queue beside the database can hold them too. May be nil.
 	Parked func([]store.Parked)
+	// Gone is told, after the commit, which events have ceased to wait other than
+	// by a retry, which tells by its results. May be nil.
+	Gone func([]store.Claimed)
 	// Serve takes the right to be the one process that serves the database.
 	Serve bool
 	// Generation is how many events make a generation of the index; 0 takes
@@ -239,12 +242,14 @@ type tx struct {
 	s         *Store
 	ctx       context.Context //nolint:containedctx // lives as long as the transaction it bounds
 	now       time.Time
-	adopted   []store.Result // events that adoption applied, for the metrics
-	parked    []store.Parked // events that came to wait
-	after     []func()       // what is true once the transaction is committed
-	either    []func()       // what may be done whether or not the commit went through
-	changed   bool           // it wrote something
-	processed int            // waiting events that adoptions have looked at
+	adopted   []store.Result  // events that adoption applied, for the metrics
+	parked    []store.Parked  // events that came to wait
+	gone      []store.Claimed // events that wait no longer, retries aside
+	after     []func()        // what is true once the transaction is committed
+	either    []func()        // what may be done whether or not the commit went through
+	changed   bool            // it wrote something
+	processed int             // waiting events that adoptions have looked at
+	under     map[int64]bool  // events on their way through the processor, which adoptions pass over
 }
 
 // write runs fn in one transaction under the store's deadline.
@@ -310,6 +315,9 @@ func (s *Store) transact(ctx context.Context, op string, t *tx, fn func(t *tx) e
 	if s.opt.Parked != nil && len(t.parked) > 0 {
 		s.opt.Parked(t.parked)
 	}
+	if s.opt.Gone != nil && len(t.gone) > 0 {
+		s.opt.Gone(t.gone)
+	}
 	return nil
 }
 
@@ -319,10 +327,10 @@ func (t *tx) within(fn func() error) error {
 	if _, err := t.exec("SAVEPOINT part"); err != nil {
 		return err
 	}
-	after, either, parked := len(t.after), len(t.either), len(t.parked)
+	after, either, parked, gone := len(t.after), len(t.either), len(t.parked), len(t.gone)
 	err := fn()
 	if err != nil {
-		t.after, t.either, t.parked = t.after[:after], t.either[:either], t.parked[:parked]
+		t.after, t.either, t.parked, t.gone = t.after[:after], t.either[:either], t.parked[:parked], t.gone[:gone]
 		if _, rerr := t.exec("ROLLBACK TO part"); rerr != nil {
 			return errors.Join(err, rerr)
 		}

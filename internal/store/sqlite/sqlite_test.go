@@ -70,7 +70,7 @@ func open(t testing.TB, o storetest.Options) storetest.Store {
 		}
 	}
 	s, err := sqlite.Open(t.Context(), sqlite.Options{
-		Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Generation: o.Generation, Horizon: o.Horizon,
+		Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone, Generation: o.Generation, Horizon: o.Horizon,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestConformance(t *testing.T) {
 // store could.
 func raw(t testing.TB, w *storetest.World) *sql.DB {
 	t.Helper()
-	db, err := driver.Open("file:" + w.Path() + "?_pragma=busy_timeout(10000)")
+	db, err := driver.Open("file:" + w.Path() + "?_pragma=busy_timeout(60000)")
 	if err != nil {
 		t.Fatal(err)
 	}

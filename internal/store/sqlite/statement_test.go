@@ -41,6 +41,28 @@ func TestConstantStatements(t *testing.T) {
 	small, large := commit(20), commit(500)
 	storetest.Same(t, "statements of a commit of 500 against 20", large, small)
 
+	// So do events that enroll, whoever waits for them, and nonces; a batch with
+	// neither pays for neither.
+	w.Campaign(w.Tenant, map[string]string{"lemlist": "tool"})
+	enroll := func(n, lead int, opts ...storetest.Option) int64 {
+		batch := w.Newcomers(n, lead, opts...)
+		return statements(t, w, func() { w.Put(batch...) })
+	}
+	enroll(2, 0, storetest.Enrolling("tool"))
+	small, large = enroll(10, 1000, storetest.Enrolling("tool")), enroll(500, 2000, storetest.Enrolling("tool"))
+	storetest.Same(t, "statements of a commit that enrolls 250 against 5", large, small)
+	known := enroll(20, 2000, storetest.Enrolling("tool"))
+	storetest.Same(t, "a source that enrolls, of known people, against an ordinary one", known, enroll(20, 2000, storetest.InCampaign("tool")))
+	once := func(n int) int64 {
+		batch := w.Newcomers(n, 2000, storetest.InCampaign("tool"))
+		for i := range batch {
+			storetest.Once(fmt.Sprint(n, " ", i), batch[i:i+1]...)
+		}
+		return statements(t, w, func() { w.Put(batch...) })
+	}
+	storetest.Same(t, "nonces", []int64{once(20), once(400)}, []int64{known + 1, known + 1})
+	t.Logf("a commit of known people's events takes %d statements, one that enrolls %d", known, large)
+
 	// Retries, adoptions and replays are batches of the same processor.
 	retry := func(n int) int64 {
 		w.Spend()

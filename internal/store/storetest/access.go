@@ -11,13 +11,16 @@ import (
 
 func accesses() group {
 	return group{"Access", map[string]func(*World){
-		"KeysReadBack":               keys,
-		"KeysAreCountedWhileTheyAct": keyCounts,
-		"SourcesReadBack":            sources,
-		"DeletedSourcesStayReadable": deletedSources,
-		"AllKeysOfAllTenants":        allKeys,
-		"AllSourcesOfAllTenants":     allSources,
-		"Settings":                   settings,
+		"KeysReadBack":                 keys,
+		"KeysAreCountedWhileTheyAct":   keyCounts,
+		"SourcesReadBack":              sources,
+		"DeletedSourcesStayReadable":   deletedSources,
+		"ChangesOfASourceCompare":      changedSources,
+		"FormerTokensWorkUntilTheyEnd": formerTokens,
+		"FormerTokensOfAllTenants":     allFormerTokens,
+		"AllKeysOfAllTenants":          allKeys,
+		"AllSourcesOfAllTenants":       allSources,
+		"Settings":                     settings,
 	}}
 }
 
@@ -101,8 +104,9 @@ func sources(w *World) {
 	Kind(w.T, err, fault.NotFound)
 	_, err = w.SourceByToken(w.Ctx(), [32]byte{9})
 	Kind(w.T, err, fault.NotFound)
+	was := s
 	s.Name, s.Sealed, s.TokenHash = "new", []byte{7}, [32]byte{7}
-	w.must(w.UpdateSource(w.Ctx(), s))
+	w.must(w.UpdateSource(w.Ctx(), was, s, w.Clock.Now()))
 	got, err := w.SourceByToken(w.Ctx(), [32]byte{7})
 	w.must(err)
 	Same(w.T, "changed", []any{got.Name, got.Sealed}, []any{"new", []byte{7}})
@@ -114,13 +118,101 @@ func sources(w *World) {
 	Same(w.T, "then", rows[0].ID, s.ID)
 }
 
+// changedSources: of two changes that began with the same row the second is
+// refused, so that no secret or URL that was shown once is lost.
+func changedSources(w *World) {
+	was := w.source(1)
+	w.must(w.CreateSource(w.Ctx(), was))
+	first, second := was, was
+	first.Sealed, second.Sealed = []byte{2}, []byte{3}
+	w.must(w.UpdateSource(w.Ctx(), was, first, time.Time{}))
+	Kind(w.T, w.UpdateSource(w.Ctx(), was, second, time.Time{}), fault.Conflict)
+	third := first
+	third.TokenHash = [32]byte{4}
+	w.must(w.UpdateSource(w.Ctx(), first, third, w.Clock.Now().Add(time.Hour)))
+	Kind(w.T, w.UpdateSource(w.Ctx(), first, second, w.Clock.Now()), fault.Conflict)
+	foreign := third
+	foreign.Tenant++
+	Kind(w.T, w.UpdateSource(w.Ctx(), foreign, foreign, time.Time{}), fault.NotFound)
+	got, err := w.SourceByID(w.Ctx(), was.ID)
+	w.must(err)
+	Same(w.T, "as the first and third change left it", []any{got.Sealed, got.TokenHash}, []any{[]byte{2}, [32]byte{4}})
+}
+
+func formerTokens(w *World) {
+	s := w.source(1)
+	w.must(w.CreateSource(w.Ctx(), s))
+	began := w.Clock.Now()
+	rotate := func(n byte, ends time.Time) {
+		was := s
+		s.TokenHash = [32]byte{n}
+		w.must(w.UpdateSource(w.Ctx(), was, s, ends))
+	}
+	ends := func(n byte) time.Time {
+		got, err := w.SourceByToken(w.Ctx(), [32]byte{n})
+		w.must(err)
+		Same(w.T, "source", got.ID, s.ID)
+		return got.TokenEndsAt
+	}
+	early, late := began.Add(time.Hour), began.Add(2*time.Hour)
+	rotate(2, early)
+	Same(w.T, "the current token", ends(2), time.Time{})
+	Same(w.T, "the former one", ends(1), early)
+	rotate(3, late) // takes no time from the first, and gives it none
+	Same(w.T, "former ones", []time.Time{ends(1), ends(2)}, []time.Time{early, late})
+	rotate(4, began) // ends all that is older
+	Same(w.T, "all at once", []time.Time{ends(1), ends(2), ends(3)}, []time.Time{began, began, began})
+	rows, _, err := w.FormerTokens(w.Ctx(), 0, 10)
+	w.must(err)
+	Same(w.T, "none is left that works", len(rows), 0)
+
+	w.Clock.Advance(store.FormerTokenKept + time.Second)
+	rotate(5, late.Add(store.FormerTokenKept))
+	_, err = w.SourceByToken(w.Ctx(), [32]byte{1})
+	Kind(w.T, err, fault.NotFound) // in the end it is forgotten whose it was
+	at := w.Clock.Now()
+	w.must(w.DeleteSource(w.Ctx(), w.Tenant, s.ID, at))
+	got, err := w.SourceByToken(w.Ctx(), [32]byte{4})
+	w.must(err)
+	Same(w.T, "deleted", got.DeletedAt, at)
+}
+
+func allFormerTokens(w *World) {
+	other, err := w.CreateTenant(w.Ctx(), "other")
+	w.must(err)
+	ends := w.Clock.Now().Add(time.Hour)
+	var want []store.FormerToken
+	for n := range byte(5) {
+		was := w.source(n + 1)
+		if n%2 == 1 {
+			was.Tenant = other.ID
+		}
+		w.must(w.CreateSource(w.Ctx(), was))
+		s := was
+		s.TokenHash = [32]byte{100 + n}
+		w.must(w.UpdateSource(w.Ctx(), was, s, ends))
+		want = append(want, store.FormerToken{Hash: was.TokenHash, Source: was.ID, EndsAt: ends})
+	}
+	var got []store.FormerToken
+	for after := int64(-1); after != 0; {
+		rows, next, err := w.FormerTokens(w.Ctx(), max(after, 0), 2)
+		w.must(err)
+		got, after = append(got, rows...), next
+	}
+	Same(w.T, "former tokens, oldest first", got, want)
+	w.Clock.Advance(time.Hour)
+	rows, _, err := w.FormerTokens(w.Ctx(), 0, 10)
+	w.must(err)
+	Same(w.T, "ended ones are not listed", len(rows), 0)
+}
+
 func deletedSources(w *World) {
 	s := w.source(1)
 	w.must(w.CreateSource(w.Ctx(), s))
 	at := w.Clock.Now()
 	w.must(w.DeleteSource(w.Ctx(), w.Tenant, s.ID, at))
 	Kind(w.T, w.DeleteSource(w.Ctx(), w.Tenant, s.ID, at), fault.NotFound)
-	Kind(w.T, w.UpdateSource(w.Ctx(), s), fault.NotFound)
+	Kind(w.T, w.UpdateSource(w.Ctx(), s, s, time.Time{}), fault.NotFound)
 	_, err := w.Source(w.Ctx(), w.Tenant, s.ID)
 	Kind(w.T, err, fault.NotFound)
 	rows, _, err := w.Sources(w.Ctx(), w.Tenant, store.Page{Limit: 10})

@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 func beside() group {
 	return group{"Beside", map[string]func(*World){
 		"ItIsToldWhatComesToWait":     besideTold,
+		"ItIsToldWhatWaitsNoLonger":   besideGone,
 		"ItsLeasesNeedNoToken":        besideLease,
 		"ItsFailuresCountToo":         besideFailed,
 		"TwoSpendOneAttempt":          besideTwo,
@@ -79,6 +82,38 @@ func besideTold(w *World) {
 	Same(w.T, "told of the replayed", len(got), 1)
 	Same(w.T, "which", got[0].Seq, w.Record(res[1].ID).Seq)
 	Same(w.T, "delay", got[0].Delay, time.Second)
+}
+
+func besideGone(w *World) {
+	var mu sync.Mutex
+	var told []store.Claimed
+	w.Reopen(func(o *Options) {
+		o.Gone = func(c []store.Claimed) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, c...)
+		}
+	})
+	since := func() []store.Claimed {
+		mu.Lock()
+		defer mu.Unlock()
+		all := told
+		told = nil
+		slices.SortFunc(all, func(a, b store.Claimed) int { return cmp.Compare(a.Seq, b.Seq) })
+		return all
+	}
+	waiting := func() []store.Claimed { return external(w.orphans()...).Events }
+	w.Put(w.Event(event.Opened, Address("ada@example.com")), w.Event(event.Replied, Address("ada@example.com")), w.Event(event.Opened, Lead("l")))
+	want := waiting()[:2]
+	ada := w.Person("ada@example.com")
+	Same(w.T, "adopted", since(), want)
+	want = waiting()
+	_, err := w.Assign(w.Ctx(), w.Tenant, w.Put(w.Event(event.Opened, Lead("m")))[0].ID, ada, "me")
+	w.must(err)
+	Same(w.T, "assigned by hand", len(since()), 1)
+	Same(w.T, "the other one waits on", waiting(), want)
+	w.Spend()
+	Same(w.T, "a retry tells by its results", len(since()), 0)
 }
 
 func besideLease(w *World) {

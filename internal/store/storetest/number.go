@@ -53,12 +53,12 @@ func tallies(w *World) {
 		{Bucket: bucket, Type: event.Resubscribed, Qualifier: "void", Provider: "lemlist", Count: 1},
 	}
 	wantUniques := []store.UniqueRow{
-		{Enrollment: ada, Type: event.Opened, Step: 1, Provider: "lemlist", Variant: "A", Count: 3, FirstAt: at},
-		{Enrollment: bob, Type: event.Opened, Machine: event.MachineYes, Provider: "lemlist", Count: 1, FirstAt: at},
-		{Enrollment: bob, Type: event.Bounced, Qualifier: "hard", Provider: "lemlist", Count: 1, FirstAt: at},
-		{Enrollment: bob, Type: event.Bounced, Qualifier: "soft", Provider: "lemlist", Count: 1, FirstAt: at},
-		{Enrollment: bob, Type: event.Resubscribed, Provider: "postmark", Count: 1, FirstAt: at},
-		{Enrollment: bob, Type: event.Resubscribed, Qualifier: "void", Provider: "lemlist", Count: 1, FirstAt: at},
+		{Enrollment: ada, Type: event.Opened, Step: 1, Provider: "lemlist", Variant: "A", Count: 3, FirstAt: at, LastAt: at.Add(time.Hour)},
+		{Enrollment: bob, Type: event.Opened, Machine: event.MachineYes, Provider: "lemlist", Count: 1, FirstAt: at, LastAt: at},
+		{Enrollment: bob, Type: event.Bounced, Qualifier: "hard", Provider: "lemlist", Count: 1, FirstAt: at, LastAt: at},
+		{Enrollment: bob, Type: event.Bounced, Qualifier: "soft", Provider: "lemlist", Count: 1, FirstAt: at, LastAt: at},
+		{Enrollment: bob, Type: event.Resubscribed, Provider: "postmark", Count: 1, FirstAt: at, LastAt: at},
+		{Enrollment: bob, Type: event.Resubscribed, Qualifier: "void", Provider: "lemlist", Count: 1, FirstAt: at, LastAt: at},
 	}
 	Same(w.T, "tallies", sorted(n.Tallies), sorted(wantTallies))
 	Same(w.T, "uniques", sorted(n.Uniques), sorted(wantUniques))

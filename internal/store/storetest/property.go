@@ -43,9 +43,10 @@ type happening struct {
 const received = time.Hour // when every event of a check is received, from its start
 
 type scene struct {
-	people int
-	homes  []int // the instance of each person
-	set    []happening
+	people  int
+	homes   []int // the instance of each person
+	enrolls bool  // the tool's events tell the campaign and the address, and enroll
+	set     []happening
 }
 
 func drawScene(t *rapid.T) scene {
@@ -53,6 +54,7 @@ func drawScene(t *rapid.T) scene {
 	for range s.people {
 		s.homes = append(s.homes, rapid.IntRange(0, 1).Draw(t, "home"))
 	}
+	s.enrolls = rapid.Bool().Draw(t, "enrolls")
 	decisive := []event.Type{
 		event.Unsubscribed, event.Resubscribed, event.Unsubscribed, event.Resubscribed, event.Complained, event.Bounced,
 		event.Replied, event.MessageReplied, event.Opened, event.Clicked,
@@ -77,6 +79,9 @@ func drawScene(t *rapid.T) scene {
 			h.variant = rapid.SampledFrom([]string{"", "A"}).Draw(t, "variant")
 			h.provider = rapid.SampledFrom([]string{"lemlist", "postmark"}).Draw(t, "provider")
 		}
+		// Of somebody who was told of by the lead alone, and is then enrolled by
+		// hand with the address alone, nobody can know that it is the same one.
+		h.address = h.address || s.enrolls
 		s.set = append(s.set, h)
 	}
 	return s
@@ -236,8 +241,36 @@ func (g *stage) enroll(person int) {
 		return
 	}
 	g.flush()
-	d := g.w.JoinAs(g.w.Tenant, g.homes[g.s.homes[person]], campaign.Enrollment{Email: address(person), Refs: g.refs(person)[:2]})
-	g.people[person] = d.ID
+	in := []campaign.Enrollment{{Email: address(person), Refs: g.refs(person)[:2]}}
+	d, err := g.w.Enroll(g.w.Ctx(), g.w.Tenant, g.homes[g.s.homes[person]], in, true, store.Idempotency{})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if d[0].Merged && !g.s.enrolls {
+		g.t.Fatalf("person %d is enrolled already", person)
+	}
+	g.people[person] = d[0].ID
+}
+
+// toggle pauses an active instance and activates a paused one; with a campaign
+// it maps that to it too.
+func (g *stage) toggle(home int, mapped bool) {
+	g.flush()
+	ins, err := g.w.Store.Instance(g.w.Ctx(), g.w.Tenant, g.homes[home])
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	to := string(campaign.Paused)
+	if ins.Status == campaign.Paused {
+		to = string(campaign.Active)
+	}
+	patch := store.InstancePatch{Status: &to}
+	if mapped {
+		patch.ProviderCampaigns = map[string]string{"lemlist": fmt.Sprint("cam ", home)}
+	}
+	if _, _, err := g.w.PatchInstance(g.w.Ctx(), g.w.Tenant, g.homes[home], patch); err != nil {
+		g.t.Fatal(err)
+	}
 }
 
 func (g *stage) enrich(person int) {
@@ -260,6 +293,9 @@ func (g *stage) hear(h happening) {
 				e.Metadata = []byte(`{"variant":"` + h.variant + `"}`)
 			}
 		},
+	}
+	if g.s.enrolls && h.person >= 0 {
+		opts = append(opts, Enrolling(fmt.Sprint("cam ", g.s.homes[h.person])))
 	}
 	switch h.by {
 	case "message":
@@ -304,6 +340,11 @@ func (g *stage) play() {
 	}
 	for p := range g.s.people {
 		acts = append(acts, func() { g.enroll(p) }, func() { g.enrich(p) })
+	}
+	if g.s.enrolls { // each is active in the end
+		for home := range g.homes {
+			acts = append(acts, func() { g.toggle(home, true) }, func() { g.toggle(home, true) }, func() { g.toggle(home, false) }, func() { g.toggle(home, false) })
+		}
 	}
 	acts = rapid.Permutation(acts).Draw(g.t, "order")
 	for _, a := range acts {

@@ -362,7 +362,6 @@ func manyAsk(w *World) {
 	for _, typ := range []event.Type{event.Replied, event.Opened, event.Delivered} {
 		w.Send(typ, Lead("l"))
 	}
-	start := time.Now()
 	var group sync.WaitGroup
 	for range 20 {
 		group.Go(func() {
@@ -372,10 +371,7 @@ func manyAsk(w *World) {
 			}
 		})
 	}
-	group.Wait()
-	if took := time.Since(start); took > w.opt.TxTimeout/2 {
-		w.T.Errorf("the depths took %v: they wait for each other", took)
-	}
+	group.Wait() // had they waited for each other, the deadline would have ended them
 }
 
 func staleClaims(w *World) {

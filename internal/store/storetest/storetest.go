@@ -45,6 +45,7 @@ type Events interface {
 	Assign(ctx context.Context, tenant int64, eventID, enrollment uuid.UUID, actor string) (store.Result, error)
 	IndexNext(ctx context.Context, n int) (more bool, err error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
+	ForgetNonces(ctx context.Context, before time.Time, n int) (more bool, err error)
 }
 
 // Queue is the retry schedule and the processor behind it.
@@ -117,7 +118,8 @@ type Access interface {
 	Source(ctx context.Context, tenant int64, id uuid.UUID) (store.Source, error)
 	Sources(ctx context.Context, tenant int64, p store.Page) ([]store.Source, int64, error)
 	AllSources(ctx context.Context, after int64, n int) ([]store.Source, int64, error)
-	UpdateSource(ctx context.Context, s store.Source) error
+	FormerTokens(ctx context.Context, after int64, n int) ([]store.FormerToken, int64, error)
+	UpdateSource(ctx context.Context, was, s store.Source, ends time.Time) error
 	DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, at time.Time) error
 
 	Setting(ctx context.Context, name string) ([]byte, error)
@@ -148,6 +150,7 @@ type Options struct {
 	Delay     func(n int) (time.Duration, bool)
 	Adopted   func([]store.Result)
 	Parked    func([]store.Parked)
+	Gone      func([]store.Claimed)
 	// Generation is how many events a store that indexes behind gathers before
 	// it does; 0 takes its default.
 	Generation int
@@ -167,7 +170,7 @@ type group struct {
 func Run(t *testing.T, open Opener) {
 	t.Helper()
 	for _, g := range []group{
-		matching(), identities(), life(), retries(), beside(), adoptions(), deadLetters(), suppressions(),
+		matching(), identities(), nonces(), life(), retries(), beside(), adoptions(), eventsEnroll(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), tenants(), durability(),
 		erasures(), retentions(),
 	} {
