@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -220,6 +221,54 @@ func EraseWorks(records []Record) []*Work {
 		}
 	}
 	return works
+}
+
+// hush finds the stored events that would have an address put on the
+// suppression list and whose contact is erased: it is there by its tombstone.
+func hush(s Steps, works []*Work) error {
+	var speaking []*Work
+	for _, w := range works {
+		if !w.Fresh && w.Changed && w.speaks() {
+			speaking = append(speaking, w)
+		}
+	}
+	gone, err := erasedAmong(s, speaking)
+	for w := range gone {
+		w.Hushed = true
+	}
+	return err
+}
+
+// erasedAmong gives those of the events that are of a contact who was erased,
+// by any key but the provider's campaign.
+func erasedAmong(s Steps, works []*Work) (map[*Work]bool, error) {
+	by := map[TenantKey][]*Work{}
+	for _, w := range works {
+		for _, k := range w.Event.Keys() {
+			if k.Rank != event.RankCampaign {
+				tk := TenantKey{w.Event.Tenant, k.Hash}
+				by[tk] = append(by[tk], w)
+			}
+		}
+		if id := w.Decision.Enrollment; id != uuid.Nil {
+			tk := TenantKey{w.Event.Tenant, event.EnrollmentKey(id)}
+			by[tk] = append(by[tk], w)
+		}
+	}
+	if len(by) == 0 {
+		return nil, nil //nolint:nilnil // none is erased
+	}
+	keys, err := s.Erased(slices.Collect(maps.Keys(by)))
+	if err != nil {
+		return nil, err
+	}
+	gone := map[*Work]bool{}
+	for k := range keys {
+		for _, w := range by[k] {
+			gone[w] = true
+		}
+	}
+	return gone, nil
 }
 
 // ErasedAt is the entry of an erased event's timeline.

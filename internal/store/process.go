@@ -36,6 +36,7 @@ type Work struct {
 	BuryDetail string     //
 	Forced     uuid.UUID  // a person said where it belongs
 	Erase      bool       // its contact is erased: nothing personal of it is kept, and it waits for nothing
+	Hushed     bool       // it is stored and its contact is erased: what it says of its address is not to be on the list in clear
 	Address    event.Hash // of a fresh event that is erased: the tombstone of its address, zero when it has none
 
 	Identity event.Hash // of a fresh event
@@ -101,6 +102,9 @@ type Steps interface {
 	// before, so that what was looked up may not be true any more. fresh: the
 	// keys are of events that are not stored yet.
 	Hold(keys []TenantKey, fresh bool) (again bool, err error)
+	// Erased gives those of the keys that are of contacts who were erased. It
+	// sees what whoever held the keys before has done.
+	Erased(keys []TenantKey) (map[TenantKey]bool, error)
 	// Enroll makes enrollments and gives others what events have told of them,
 	// and takes in what waited for any of it, but for the events under way.
 	Enroll(joiners []*Joiner, under []*Work) error
@@ -171,6 +175,9 @@ func Process(s Steps, r Rules, works []*Work) error {
 	if err := r.bury(s, works); err != nil {
 		return err
 	}
+	if err := hush(s, works); err != nil {
+		return err
+	}
 	x := NewEffects()
 	for _, w := range works {
 		if w.Changed {
@@ -207,7 +214,7 @@ func (x *Effects) account(w *Work) {
 // when it comes in, but of one that may be forged when a person has replayed it.
 func (w *Work) speaks() bool {
 	switch {
-	case w.Event.Control:
+	case w.Event.Control || w.Hushed:
 		return false
 	case w.Fresh:
 		return w.Bury != ReasonNonceReused

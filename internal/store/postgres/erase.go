@@ -79,8 +79,19 @@ func (t *tx) eraseContact(tenant int64, task *store.EraseTask) (n int64, fresh b
 	}, ids, tenant); err != nil {
 		return 0, false, err
 	}
-	if len(owners) > 0 {
-		t.lockKeys(tenant, column(owners, func(o owner) event.Hash { return o.key }))
+	// Whoever enrolls by events holds all of somebody's keys at once: they are
+	// locked together, in their order, and not after one another.
+	late := &tooLate{}
+	for _, o := range owners {
+		if k := (store.TenantKey{Tenant: tenant, Key: o.key}); !t.locked[k] {
+			late.keys = append(late.keys, k)
+		}
+	}
+	if len(late.keys) > 0 {
+		for _, k := range keys {
+			late.keys = append(late.keys, store.TenantKey{Tenant: tenant, Key: k})
+		}
+		return 0, false, late
 	}
 	for _, o := range owners {
 		keys = append(keys, o.key)
@@ -167,18 +178,11 @@ func (t *tx) mark(works []*store.Work, any map[int64]bool) error {
 		return nil
 	}
 	marks := t.s.tombs.Marks(works)
-	return t.query(`SELECT b.at FROM unnest($1::bigint[], $2::bytea[], $3::bigint[]) AS b(tenant_id, key, at)
-		JOIN erased e ON e.tenant_id = b.tenant_id AND e.key = b.key`, func(sc row.Scanner) error {
-		var at int64
-		if err := sc.Scan(&at); err != nil {
-			return err
-		}
-		if w := works[at]; !w.Erase {
+	return t.marked(marks, func(i int) {
+		if w := works[marks[i].At]; !w.Erase {
 			t.s.tombs.Erase(w)
 		}
-		return nil
-	}, column(marks, func(m store.Mark) int64 { return m.Tenant }), column(marks, func(m store.Mark) []byte { return m.Key[:] }),
-		column(marks, func(m store.Mark) int64 { return m.At }))
+	})
 }
 
 // askErased asks, with the next flush, which tenants of the works have erased
@@ -195,6 +199,28 @@ func (t *tx) askErased(works []*store.Work) map[int64]bool {
 			return err
 		}, slices.Compact(tenants))
 	return any
+}
+
+// Erased implements store.Steps, in a statement of its own.
+func (t *tx) Erased(keys []store.TenantKey) (map[store.TenantKey]bool, error) {
+	gone := map[store.TenantKey]bool{}
+	err := t.marked(column(keys, func(k store.TenantKey) store.Mark {
+		return store.Mark{Tenant: k.Tenant, Key: t.s.tombs.Of(k.Tenant, k.Key)}
+	}), func(at int) { gone[keys[at]] = true })
+	return gone, err
+}
+
+// marked finds the marks that are those of erased contacts.
+func (t *tx) marked(marks []store.Mark, found func(i int)) error {
+	return t.query(`SELECT b.ord FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
+		JOIN erased e ON e.tenant_id = b.tenant_id AND e.key = b.key`, func(sc row.Scanner) error {
+		var ord int
+		err := sc.Scan(&ord)
+		if err == nil {
+			found(ord - 1)
+		}
+		return err
+	}, column(marks, func(m store.Mark) int64 { return m.Tenant }), column(marks, func(m store.Mark) []byte { return m.Key[:] }))
 }
 
 // erased tells whether any of a tenant's keys is that of an erased contact.

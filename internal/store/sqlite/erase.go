@@ -181,6 +181,9 @@ func (t *tx) hideSuppression(tenant int64, email string) error {
 	return err
 }
 
+// erasedSQL gives which of the marks are those of erased contacts.
+const erasedSQL = `SELECT b.seq FROM b_key(?1) b CROSS JOIN erased e ON e.tenant_id = b.tenant_id AND e.key = b.key`
+
 // mark finds the new events whose contact is erased and takes what is personal
 // out of them. Their identities have been taken.
 func (t *tx) mark(works []*store.Work) error {
@@ -188,7 +191,7 @@ func (t *tx) mark(works []*store.Work) error {
 		return nil
 	}
 	marks := t.s.tombs.Marks(works)
-	return t.query(`SELECT b.seq FROM b_key(?1) b CROSS JOIN erased e ON e.tenant_id = b.tenant_id AND e.key = b.key`, func(sc row.Scanner) error {
+	return t.query(erasedSQL, func(sc row.Scanner) error {
 		var at int64
 		if err := sc.Scan(&at); err != nil {
 			return err
@@ -198,6 +201,25 @@ func (t *tx) mark(works []*store.Work) error {
 		}
 		return nil
 	}, bind(marks, markColumn))
+}
+
+// Erased implements store.Steps.
+func (t *tx) Erased(keys []store.TenantKey) (map[store.TenantKey]bool, error) {
+	if !t.s.erasing.Load() {
+		return nil, nil //nolint:nilnil // none is erased
+	}
+	marks := make([]store.Mark, len(keys))
+	for i, k := range keys {
+		marks[i] = store.Mark{Tenant: k.Tenant, Key: t.s.tombs.Of(k.Tenant, k.Key), At: int64(i)}
+	}
+	gone := map[store.TenantKey]bool{}
+	err := t.query(erasedSQL, func(sc row.Scanner) error {
+		var at int64
+		err := sc.Scan(&at)
+		gone[keys[at]] = true
+		return err
+	}, bind(marks, markColumn))
+	return gone, err
 }
 
 // erased tells whether any of a tenant's keys is that of an erased contact.

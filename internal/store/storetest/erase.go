@@ -23,6 +23,9 @@ func erasures() group {
 		"WhatIsNewIsIgnoredAndBare":       eraseNew,
 		"TheAddressStaysSuppressed":       eraseSuppression,
 		"AnErasedContactIsNotTakenIn":     eraseEnroll,
+		"NoEventEnrollsAnErasedContact":   eraseEnrolls,
+		"NorOneThatWaited":                eraseEnrollsWaiting,
+		"AReplayKeepsItOffTheList":        eraseReplay,
 		"AnotherTenantsContactStays":      eraseTenant,
 		"OneStepAtATimeOverRestarts":      eraseRestart,
 		"ByWhicheverNameItIsFound":        eraseNames,
@@ -268,6 +271,75 @@ func eraseEnroll(w *World) {
 	w.must(w.DeleteSuppression(w.Ctx(), w.Tenant, adaAddress, "me"))
 	again := w.Join(w.Instance, campaign.Enrollment{Email: adaAddress})
 	Same(w.T, "has come back", w.Send(event.Opened, Address(adaAddress)).Enrollment, again.ID)
+}
+
+// eraseEnrolls: a source that enrolls brings nobody back, by whatever name.
+func eraseEnrolls(w *World) {
+	in := w.tool()
+	address, lead := Address(adaAddress), Lead("l")
+	w.Send(event.Sent, lead, address, Enrolling("cam"), personal)
+	was := w.one(in)
+	w.Erase(store.Contact{Email: adaAddress}, 100)
+	for _, opts := range [][]Option{{address}, {lead}, {lead, address}, {Lead("another"), address}, {Of(was.ID), Lead("third")}} {
+		r := w.Send(event.Opened, append(opts, Enrolling("cam"), personal)...)
+		Same(w.T, "outcome", r.Outcome, event.OutcomeIgnored)
+		Same(w.T, "reason", r.Reason, store.ReasonErased)
+		stored := w.Record(r.ID)
+		w.bare("new", &stored)
+	}
+	// In one batch with somebody else.
+	res := w.Put(w.Event(event.Opened, address, Enrolling("cam")), w.Event(event.Opened, Address("eve@example.com"), Enrolling("cam")))
+	Same(w.T, "outcomes", []event.Outcome{res[0].Outcome, res[1].Outcome}, []event.Outcome{event.OutcomeIgnored, event.OutcomeApplied})
+	got := w.enrolled(in)
+	Same(w.T, "enrollments", len(got), 2)
+	for _, e := range got {
+		if e.ID == was.ID {
+			Same(w.T, "the erased one", []any{e.Email, len(e.Refs)}, []any{"", 0})
+		} else {
+			Same(w.T, "the new one", e.Email, "eve@example.com")
+		}
+	}
+	// Taken off the list, the address may come back.
+	w.must(w.DeleteSuppression(w.Ctx(), w.Tenant, adaAddress, "me"))
+	Same(w.T, "has come back", w.Send(event.Opened, address, Enrolling("cam")).Outcome, event.OutcomeApplied)
+}
+
+// eraseEnrollsWaiting: while the erasure has not come to what waits, that
+// enrolls nobody either; nor does the erasure itself.
+func eraseEnrollsWaiting(w *World) {
+	in := w.tool()
+	w.setStatus(in, campaign.Paused)
+	r := w.Send(event.Sent, Lead("l"), Address(adaAddress), Enrolling("cam"), personal)
+	later := w.Send(event.Opened, Address("eve@example.com"), Enrolling("cam"))
+	w.Waits(r.ID, store.ReasonNoEnrollment)
+	e, err := w.StartErasure(w.Ctx(), w.Tenant, store.Contact{Email: adaAddress}, "me")
+	w.must(err)
+	Same(w.T, "adopted", w.setStatus(in, campaign.Active).Adopted, 1)
+	w.Clock.Advance(time3)
+	w.Due()
+	w.Waits(r.ID, store.ReasonNoEnrollment)
+	w.EraseOn(e.ID, 100)
+	stored := w.Record(r.ID)
+	Same(w.T, "state", []any{stored.State, stored.Reason}, []any{event.Ignored, store.ReasonErased})
+	w.bare("what waited", &stored)
+	w.IsApplied(later.ID, w.one(in).ID)
+}
+
+// eraseReplay: what may be forged says nothing of its address until a person
+// replays it, and then not in clear.
+func eraseReplay(w *World) {
+	dead := w.Event(event.Unsubscribed, Address(adaAddress))
+	_, err := w.CommitDead(w.Ctx(), []event.Event{dead}, store.ReasonNonceReused, "x")
+	w.must(err)
+	e, err := w.StartErasure(w.Ctx(), w.Tenant, store.Contact{Email: adaAddress}, "me")
+	w.must(err)
+	w.mustReplay(w.LetterOf(dead.ID))
+	list, _, err := w.Suppressions(w.Ctx(), w.Tenant, time.Time{}, store.Page{Limit: 10})
+	w.must(err)
+	Same(w.T, "list", len(list), 1)
+	Same(w.T, "address", list[0].Email, "")
+	w.EraseOn(e.ID, 100)
+	Same(w.T, "state", w.Record(dead.ID).State, event.Ignored)
 }
 
 func eraseTenant(w *World) {
