@@ -68,7 +68,8 @@ type App struct {
 	failed        chan error
 	serving       sync.WaitGroup
 
-	gauges snapshots
+	gauges  snapshots
+	retired atomic.Pointer[lastRetention] // nil: no pass has ended yet
 
 	adminKey string // made at the first start, shown once
 	keyFile  string // where the secrets key is kept; empty when it was given
@@ -236,6 +237,7 @@ func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error
 	if err != nil {
 		return key, err
 	}
+	a.store.Unlock(store.NewTombstones(key))
 	snapshot := ""
 	if a.cfg.SpoolDir != "" {
 		snapshot = filepath.Join(a.cfg.SpoolDir, "access.sealed")
@@ -260,7 +262,7 @@ func (a *App) unlock(ctx context.Context, existed bool) (key [32]byte, err error
 func (a *App) handler() (http.Handler, error) {
 	services := httpapi.Services{
 		Campaigns: a.store, Enrollments: a.store, Events: a.store, Acceptor: a.committer, Receiver: a.receiver,
-		Suppressions: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
+		Suppressions: a.store, Erasures: a.store, Letters: a.letters, Access: a.access, Reports: report.New(a.store), Health: a,
 		Observer: a.observer(),
 		Budgets:  a.budgets,
 	}

@@ -28,6 +28,7 @@ type Store interface {
 	httpapi.Enrollments
 	httpapi.Events
 	httpapi.Suppressions
+	httpapi.Erasures
 	access.Store
 	deadletter.Store
 	report.Store
@@ -40,6 +41,9 @@ type Store interface {
 	LetterCounts(ctx context.Context) (map[store.LetterStatus]int64, error)
 	Ledgers(ctx context.Context) ([]store.Ledger, error)
 	NextKeyExpiry(ctx context.Context) (time.Time, error)
+	Unlock(t store.Tombstones)
+	NextErasure(ctx context.Context, n int) (more bool, err error)
+	Retire(ctx context.Context, r store.Retention, n int) (store.Retired, error)
 	ForgetDuplicates(ctx context.Context, before time.Time, n int) (more bool, err error)
 	ForgetNonces(ctx context.Context, before time.Time, n int) (more bool, err error)
 	Ping(ctx context.Context) error
@@ -100,6 +104,7 @@ func openEngine(ctx context.Context, cfg config.Config, serve bool, h hooks) (*e
 	s, err := sqlite.Open(ctx, sqlite.Options{
 		Serve: serve, Path: path, TxTimeout: cfg.TxTimeout, Now: time.Now,
 		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Gone: h.gone,
+		Horizon: horizon(cfg),
 	})
 	if err != nil {
 		return nil, err
@@ -118,6 +123,7 @@ func openPostgres(ctx context.Context, cfg config.Config, serve bool, h hooks) (
 	s, err := postgres.Open(ctx, postgres.Options{
 		URL: cfg.DatabaseURL.Reveal(), TxTimeout: cfg.TxTimeout, Now: time.Now,
 		Delay: orphan.Schedule(cfg.RetrySchedule).Delay, Adopted: h.adopted, Parked: h.parked, Gone: h.gone, Missed: h.missed,
+		Horizon: horizon(cfg),
 		// Two connections more, for what is not ingestion.
 		Writers: postgresWriters + 2, Late: serve && cfg.SpoolDir != "",
 	})

@@ -48,6 +48,9 @@ func (a *App) Health(ctx context.Context) httpapi.HealthReport {
 			database["status"], database["detail"] = "degraded", "events wait in the spool and are being replayed"
 		}
 	}
+	if a.cfg.RetentionEvents > 0 {
+		database["retention"] = a.retentionHealth()
+	}
 	start := time.Now()
 	if err := a.store.Ping(ctx); err != nil {
 		h.Status = "unhealthy"

@@ -15,6 +15,8 @@ const (
 	probeEvery     = time.Second      // while the database refuses writes
 	forgetEvery    = 10 * time.Minute
 	forgetBatch    = 1000
+	eraseEvery     = 500 * time.Millisecond
+	eraseBatch     = 200                 // events of a contact in one transaction
 	duplicatesKept = 35 * 24 * time.Hour // longer than events stay in a spool
 	noncesKept     = time.Hour           // three times as long as Mailgun's signature is taken, ten minutes both ways
 	snapshotEvery  = 5 * time.Second     // it decides itself whether there is something to write
@@ -31,6 +33,7 @@ type keeper struct {
 func startKeeper(a *App) *keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &keeper{cancel: cancel}
+	pass := retention{app: a}
 	every := func(period time.Duration, op string, fn func(context.Context) error) {
 		k.finish.Go(func() {
 			tick := time.NewTicker(period)
@@ -56,6 +59,15 @@ func startKeeper(a *App) *keeper {
 		}
 		return nil
 	})
+	every(eraseEvery, "erase contacts", func(c context.Context) error {
+		for ctx.Err() == nil {
+			more, err := a.store.NextErasure(c, eraseBatch)
+			if err != nil || !more {
+				return err
+			}
+		}
+		return nil
+	})
 	every(probeEvery, "probe database", func(c context.Context) error {
 		if _, _, ok := a.store.refusing(); ok {
 			return nil
@@ -75,6 +87,9 @@ func startKeeper(a *App) *keeper {
 	}
 	forget("forget duplicates", duplicatesKept, a.store.ForgetDuplicates)
 	forget("forget nonces", noncesKept, a.store.ForgetNonces)
+	if a.cfg.RetentionEvents > 0 {
+		every(retainEvery, "remove old events", func(c context.Context) error { return pass.run(c, ctx.Done()) })
+	}
 	every(flushEvery, "flush key use", a.access.Flush)
 	every(forgetEvery, "forget answers", a.access.ForgetAnswers)
 	if a.cfg.SpoolDir != "" {

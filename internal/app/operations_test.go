@@ -100,6 +100,7 @@ func rightBody(t *testing.T, o operation) any {
 		"rotateKey":          map[string]any{"grace": "1h"},
 		"createTenant":       map[string]any{"name": "n"},
 		"patchTenant":        map[string]any{"name": "n"},
+		"eraseContact":       map[string]any{"email": "nobody@example.com"},
 	}[o.id]
 	if !ok {
 		t.Fatalf("%s (%s) has a body that this test does not know; add one to rightBody", o, o.id)

@@ -34,7 +34,7 @@ func needs() map[string]string {
 		access.ScopeEventsWrite:    "postEvents postEventsWebhook assignEvent",
 		access.ScopeDLQRead:        "listLetters getLetterStats getLetter getReplay",
 		access.ScopeDLQWrite:       "replayLetters cancelReplay replayLetter ignoreLetter restoreLetter",
-		access.ScopeAdmin:          "createSource listSources getSource patchSource deleteSource listRejections rotateSourceSecret rotateSourceURL testSource createKey listKeys rotateKey revokeKey listAudit",
+		access.ScopeAdmin:          "createSource listSources getSource patchSource deleteSource listRejections rotateSourceSecret rotateSourceURL testSource createKey listKeys rotateKey revokeKey listAudit eraseContact getErasure",
 		operator:                   "createTenant listTenants getTenant patchTenant suspendTenant resumeTenant getBalance",
 	} {
 		for id := range strings.FieldsSeq(ids) {
@@ -68,6 +68,7 @@ func startWalk(t *testing.T) *walk {
 	}
 	w.admin.Do(200, "POST", source.Path, garbage, sign...)
 	key, _ := w.admin.NewKey("walk", access.ScopeEventsRead)
+	erasure := w.admin.Post(202, "/api/contacts/erase", map[string]any{"email": "gone@example.com"}).At("data.id").Text()
 	tenant := w.admin.Post(201, "/api/admin/tenants", map[string]any{"name": "walked"}).At("data.id").Text()
 	w.admin.Do(200, "PUT", "/api/suppressions/ada@example.com", nil)
 	w.ids = map[string]string{
@@ -80,6 +81,7 @@ func startWalk(t *testing.T) *walk {
 		"/api/admin/dlq/{id}":             w.admin.Get("/api/admin/dlq").At("data.0.id").Text(),
 		"/api/admin/dlq/replays/{id}":     w.admin.Post(202, "/api/admin/dlq/replay", map[string]any{"filter": map[string]any{}}).At("data.replay_id").Text(),
 		"/api/admin/tenants/{id}":         tenant,
+		"/api/contacts/erasures/{id}":     erasure,
 	}
 	return w
 }

@@ -288,6 +288,7 @@ type Suppression struct {
 	ManualAt       time.Time // put by hand
 	RemovedAt      time.Time // removed by hand: what lies before is void
 	UpdatedAt      time.Time
+	Erased         bool // its contact was erased: the list does not know the address in clear
 }
 
 // Reason names the strongest active reason; empty when the address is free.

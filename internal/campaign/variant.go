@@ -37,3 +37,17 @@ func VariantOf(metadata []byte) string {
 	}
 	return ""
 }
+
+// OnlyVariant is metadata that names the same variant and nothing else; nil
+// when it names none.
+func OnlyVariant(metadata []byte) []byte {
+	v := VariantOf(metadata)
+	if v == "" {
+		return nil
+	}
+	b, err := jsontext.AppendQuote([]byte(`{"variant":`), v)
+	if err != nil { // it is of a JSON string
+		return nil
+	}
+	return append(b, '}')
+}

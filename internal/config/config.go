@@ -46,6 +46,7 @@ type Config struct {
 	RetrySchedule   []time.Duration
 	TxTimeout       time.Duration
 	ShutdownTimeout time.Duration
+	RetentionEvents time.Duration // 0: events are kept for ever
 	MaxBodyBytes    int64
 	PublicURL       string // without a slash at its end
 	AllowedOrigins  []string

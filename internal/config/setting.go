@@ -210,6 +210,13 @@ func Settings() []Setting {
 			set:     duration(func(c *Config, d time.Duration) { c.TxTimeout = d }, 10*time.Millisecond, 5*time.Minute),
 		},
 		{
+			Name: "RETENTION_EVENTS", Flag: "retention-events", Default: "0", Audience: forProduction, Example: "400d",
+			Help: "How long events are kept after their receipt; then those that wait for nothing are removed, and their numbers stay. " +
+				"Duplicates are told for as long, for 35 days at least: a new event that happened before that is a dead letter, too_old. 0 keeps everything.",
+			Allowed: "a number of days from 1d to 3650d, such as 400d, or 0",
+			set:     setRetention,
+		},
+		{
 			Name: "SHUTDOWN_TIMEOUT", Flag: "shutdown-timeout", Default: "30s", Audience: forProduction, Example: "20s",
 			Help: "Longest an orderly shutdown may take after SIGTERM or SIGINT. " +
 				"Keep it below what the service manager waits before it kills.",
@@ -283,6 +290,18 @@ func duration(put func(*Config, time.Duration), least, most time.Duration) func(
 		put(c, d)
 		return err == nil && d >= least && d <= most
 	}
+}
+
+// setRetention reads a number of days, which is what people count retention in.
+func setRetention(c *Config, v string) bool {
+	if v == "0" {
+		c.RetentionEvents = 0
+		return true
+	}
+	text, ok := strings.CutSuffix(v, "d")
+	n, err := strconv.ParseUint(text, 10, 16)
+	c.RetentionEvents = time.Duration(n) * 24 * time.Hour
+	return ok && err == nil && n >= 1 && n <= 3650
 }
 
 const rateAllowed = "a number of requests and a period of 1ms to 24h, such as 100/15m, or 0 for no limit"

@@ -142,7 +142,7 @@ func (m *mount) describe() ([]byte, error) {
 		"sourceID": {Type: "apiKey", In: "header", Name: "X-Source-ID", Description: "The source whose secret signed the request."},
 	}
 	for _, name := range []string{
-		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Dead letters", "Keys", "Tenants", "Operations",
+		"Events", "Webhooks", "Sources", "Templates", "Campaigns", "Enrollments", "Suppressions", "Contacts", "Dead letters", "Keys", "Tenants", "Operations",
 	} {
 		api.Tags = append(api.Tags, &huma.Tag{Name: name})
 	}

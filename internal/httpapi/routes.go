@@ -158,6 +158,9 @@ func (s *server) table() []row {
 		scoped(put, "/api/suppressions/{email}", writeCampaigns, plain, "Suppressions", "putSuppression", "Suppress an address by hand", 200, handle(s.putSuppression)),
 		scoped(del, "/api/suppressions/{email}", writeCampaigns, plain, "Suppressions", "deleteSuppression", "Take an address off the list by hand", 204, handle(s.deleteSuppression)),
 
+		scoped(post, "/api/contacts/erase", admin, json, "Contacts", "eraseContact", "Erase a contact: what is personal of it goes, the counts stay", 202, handle(s.eraseContact)),
+		scoped(get, "/api/contacts/erasures/{id}", admin, plain, "Contacts", "getErasure", "Show the progress of an erasure", 200, handle(s.getErasure)),
+
 		scoped(post, "/api/sources", admin, json, "Sources", "createSource", "Create a source: one provider's webhook endpoint", 201, handle(s.createSource)),
 		scoped(get, "/api/sources", admin, plain, "Sources", "listSources", "List sources", 200, handle(s.listSources)),
 		scoped(get, "/api/sources/{id}", admin, plain, "Sources", "getSource", "Show a source", 200, handle(s.getSource)),

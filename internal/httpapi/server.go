@@ -23,6 +23,7 @@ type Services struct {
 	Acceptor     Acceptor
 	Receiver     Receiver
 	Suppressions Suppressions
+	Erasures     Erasures
 	Letters      Letters
 	Access       Access
 	Reports      Reports

@@ -78,6 +78,12 @@ type Suppressions interface {
 	DeleteSuppression(ctx context.Context, tenant int64, email, actor string) error
 }
 
+// Erasures take what is personal of a contact out of everything.
+type Erasures interface {
+	StartErasure(ctx context.Context, tenant int64, c store.Contact, actor string) (store.Erasure, error)
+	Erasure(ctx context.Context, tenant int64, id uuid.UUID) (store.Erasure, error)
+}
+
 // Letters are dead letters.
 type Letters interface {
 	Letters(ctx context.Context, tenant int64, f store.LetterFilter, p store.Page) (rows []store.Letter, next int64, err error)

@@ -26,6 +26,7 @@ type suppressionView struct {
 	ManualAt       *time.Time `json:"manual_at"`
 	RemovedAt      *time.Time `json:"removed_at"`
 	UpdatedAt      time.Time  `json:"updated_at"`
+	Erased         bool       `json:"erased" doc:"The contact was erased: the list knows the address by a keyed hash alone, and does not show it."`
 }
 
 func viewSuppression(s campaign.Suppression) suppressionView {
@@ -33,7 +34,7 @@ func viewSuppression(s campaign.Suppression) suppressionView {
 		Email: s.Email, Reason: optional(s.Reason()), Since: optionalTime(s.Since()),
 		UnsubscribedAt: optionalTime(s.UnsubscribedAt), ResubscribedAt: optionalTime(s.ResubscribedAt),
 		ComplainedAt: optionalTime(s.ComplainedAt), BouncedAt: optionalTime(s.BouncedAt), ManualAt: optionalTime(s.ManualAt),
-		RemovedAt: optionalTime(s.RemovedAt), UpdatedAt: s.UpdatedAt.UTC(),
+		RemovedAt: optionalTime(s.RemovedAt), UpdatedAt: s.UpdatedAt.UTC(), Erased: s.Erased,
 	}
 }
 
@@ -94,6 +95,9 @@ func (s *server) suppressionsCSV(w http.ResponseWriter, r *http.Request) {
 	_ = out.Write([]string{"email", "reason", "since"}) // csv.Writer keeps its error for Error
 	for {
 		for _, row := range rows {
+			if row.Erased { // nobody could be told by it whom not to write to
+				continue
+			}
 			at := ""
 			if t := row.Since(); !t.IsZero() {
 				at = t.UTC().Format(time.RFC3339Nano)

@@ -136,11 +136,18 @@ func CounterOf(e *event.Event, instance uuid.UUID) CounterRow {
 // Suppress notes what a new event says about its address, whether or not the
 // event has an enrollment.
 func (x *Effects) Suppress(e *event.Event) {
-	addr := event.NormalAddress(e.Email)
-	if addr == "" || (!e.Suppresses() && !e.Lifts()) {
+	if addr := event.NormalAddress(e.Email); addr != "" {
+		x.suppress(e, event.AddressKey(addr), addr)
+	}
+}
+
+// suppress is Suppress of an address by its key, which is zero when there is
+// none. The address itself is not told of who is erased.
+func (x *Effects) suppress(e *event.Event, key event.Hash, addr string) {
+	if key == (event.Hash{}) || (!e.Suppresses() && !e.Lifts()) {
 		return
 	}
-	row := SuppressionRow{e.Tenant, event.AddressKey(addr)}
+	row := SuppressionRow{e.Tenant, key}
 	s := x.Suppressions[row]
 	if s == nil {
 		s = &campaign.Suppression{Email: addr}

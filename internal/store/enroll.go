@@ -97,6 +97,9 @@ func (r Rules) enroll(s Steps, works []*Work) error {
 		}
 		asking = enrolling(asking)
 	}
+	if asking, err = unerased(s, asking); err != nil {
+		return err
+	}
 	if len(asking) == 0 {
 		return nil
 	}
@@ -133,6 +136,26 @@ func enrolling(works []*Work) []*Work {
 		}
 	}
 	return asking
+}
+
+// unerased leaves out the events of contacts who were erased: nobody is taken
+// in again by what waited for him, or came in at the same moment. The erasure
+// comes to these events.
+func unerased(s Steps, works []*Work) ([]*Work, error) {
+	gone, err := erasedAmong(s, works)
+	if err != nil || len(gone) == 0 {
+		return works, err
+	}
+	var left []*Work
+	for _, w := range works {
+		switch {
+		case !gone[w]:
+			left = append(left, w)
+		case w.Decision.Enrollment == uuid.Nil:
+			w.Decision.Detail = "its contact was erased, so nobody is enrolled"
+		}
+	}
+	return left, nil
 }
 
 // keysOf are the keys that the enrollments of events will own, each once.

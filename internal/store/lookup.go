@@ -47,7 +47,7 @@ func NewLookup(works []*Work) *Lookup {
 	l := &Lookup{works: works, instances: map[uuid.UUID]uuid.UUID{}}
 	for _, w := range works {
 		switch {
-		case w.Event.Control || w.Bury != "":
+		case w.Event.Control || w.Bury != "" || w.Erase:
 			continue
 		case w.Forced != uuid.Nil:
 			w.Keys = []event.Key{{Rank: event.RankEnrollment}}

@@ -53,6 +53,12 @@ func (m *Meetings) Count(counted map[uuid.UUID]bool) {
 			w.Again = true
 			continue
 		}
+		if w.Result.Retired { // its count is with the archived ones
+			l := m.Effects.Ledger(w.Event.Tenant)
+			l.Received++
+			l.Archived++
+			continue
+		}
 		r := by[m.met[i]]
 		if r == nil {
 			r = &Repeat{Seq: m.met[i], Tenant: w.Event.Tenant}

@@ -29,12 +29,15 @@ type Work struct {
 
 	Again      bool // our own id was there: a commit of unknown outcome is repeated
 	ParkedAt   time.Time
-	Reason     string    // why a stored event was waiting until now
-	Attempts   int       // spent so far; of an orphan
-	Failures   int       // of an orphan
-	Bury       string    // reason to bury whatever is found: a fresh event that cannot be processed
-	BuryDetail string    //
-	Forced     uuid.UUID // a person said where it belongs
+	Reason     string     // why a stored event was waiting until now
+	Attempts   int        // spent so far; of an orphan
+	Failures   int        // of an orphan
+	Bury       string     // reason to bury whatever is found: a fresh event that cannot be processed
+	BuryDetail string     //
+	Forced     uuid.UUID  // a person said where it belongs
+	Erase      bool       // its contact is erased: nothing personal of it is kept, and it waits for nothing
+	Hushed     bool       // it is stored and its contact is erased: what it says of its address is not to be on the list in clear
+	Address    event.Hash // of a fresh event that is erased: the tombstone of its address, zero when it has none
 
 	Identity event.Hash // of a fresh event
 	Keys     []event.Key
@@ -99,6 +102,9 @@ type Steps interface {
 	// before, so that what was looked up may not be true any more. fresh: the
 	// keys are of events that are not stored yet.
 	Hold(keys []TenantKey, fresh bool) (again bool, err error)
+	// Erased gives those of the keys that are of contacts who were erased. It
+	// sees what whoever held the keys before has done.
+	Erased(keys []TenantKey) (map[TenantKey]bool, error)
 	// Enroll makes enrollments and gives others what events have told of them,
 	// and takes in what waited for any of it, but for the events under way.
 	Enroll(joiners []*Joiner, under []*Work) error
@@ -169,6 +175,9 @@ func Process(s Steps, r Rules, works []*Work) error {
 	if err := r.bury(s, works); err != nil {
 		return err
 	}
+	if err := hush(s, works); err != nil {
+		return err
+	}
 	x := NewEffects()
 	for _, w := range works {
 		if w.Changed {
@@ -188,7 +197,11 @@ func (x *Effects) account(w *Work) {
 	} else {
 		x.Book(w.Event.Tenant, w.From, -1)
 	}
-	if w.speaks() {
+	switch {
+	case !w.speaks():
+	case w.Erase:
+		x.suppress(w.Event, w.Address, "")
+	default:
 		x.Suppress(w.Event)
 	}
 	x.Book(w.Event.Tenant, w.To, 1)
@@ -201,7 +214,7 @@ func (x *Effects) account(w *Work) {
 // when it comes in, but of one that may be forged when a person has replayed it.
 func (w *Work) speaks() bool {
 	switch {
-	case w.Event.Control:
+	case w.Event.Control || w.Hushed:
 		return false
 	case w.Fresh:
 		return w.Bury != ReasonNonceReused
@@ -213,6 +226,9 @@ func (w *Work) speaks() bool {
 func (r Rules) decide(w *Work) {
 	w.Result = Result{ID: w.Event.ID, By: w.By}
 	switch {
+	case w.Erase:
+		w.To, w.Decision = event.Ignored, Decision{Reason: ReasonErased, Detail: erasedDetail}
+		w.Result.Outcome = event.OutcomeIgnored
 	case w.Bury != "":
 		w.To, w.Decision = event.Dead, Decision{Reason: w.Bury, Detail: w.BuryDetail}
 		w.Result.Outcome = event.OutcomeDead
@@ -300,7 +316,7 @@ func settle(s Steps, works []*Work) error {
 			d.Settled = append(d.Settled, w)
 		}
 		// Of the dead letters only those wait that lacked an enrollment.
-		if w.To == event.Applied || w.Bury != "" {
+		if w.To == event.Applied || w.Bury != "" || w.Erase {
 			d.Waiting = append(d.Waiting, w)
 		}
 	}

@@ -85,6 +85,7 @@ type Result struct {
 	NextAttemptAt time.Time // of an orphan
 	Waited        time.Duration
 	By            string // who settled it: live, adoption, retry, replay, assign
+	Retired       bool   // of a duplicate: the first one is counted and removed by now
 	// Refused says that the event's nonce has come with another event before:
 	// nothing of it was stored, and nothing else here is set.
 	Refused bool
@@ -418,4 +419,5 @@ type Migration struct {
 const (
 	AdoptLimit  = 1000 // waiting events that one transaction takes in, whatever it enrolls
 	EnrollChunk = 200  // contacts of a bulk request in one transaction
+	EraseBodies = 20   // bodies that an erasure reads in one step: each may have megabytes
 )

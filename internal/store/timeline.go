@@ -30,7 +30,11 @@ func Timeline(r *Record, rare []Moment) []Moment {
 	case event.Applied:
 		all = append(all, Settled(r))
 	case event.Ignored:
-		all = append(all, Moment{At: r.ReceivedAt, What: "ignored", Detail: r.Kind + " is not an outreach event"})
+		detail := r.Kind + " is not an outreach event"
+		if r.Reason == ReasonErased {
+			detail = r.Detail
+		}
+		all = append(all, Moment{At: r.ReceivedAt, What: "ignored", Detail: detail})
 	case event.Orphaned, event.Dead, event.Spooled:
 	}
 	slices.SortStableFunc(all, func(a, b Moment) int { return a.At.Compare(b.At) })

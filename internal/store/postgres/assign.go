@@ -101,8 +101,14 @@ func (t *tx) recount(r *store.Record) error {
 			int64(fact.Key.Step), int32(fact.Key.Machine), fact.Key.Provider, fact.Key.Variant,
 		}
 		const isKey = `instance_id = $2 AND enrollment_id = $3 AND type = $4 AND qualifier = $5 AND step = $6 AND machine = $7 AND provider = $8 AND variant = $9`
-		t.later(`SELECT 1 FROM fact WHERE tenant_id = $1 AND `+isKey+` FOR UPDATE`, key...)
+		var archived, first, last int64 // what retention has removed the events of stays
+		if _, err := t.one(`SELECT archived, archived_first, archived_last FROM fact WHERE tenant_id = $1 AND `+isKey+` FOR UPDATE`, key, &archived, &first, &last); err != nil {
+			return err
+		}
 		left := store.NewEffects()
+		if archived > 0 {
+			left.Facts[fact] = store.FactSum{Count: archived, First: row.At(first), Last: row.At(last)}
+		}
 		ref := enrollmentRef(r.Tenant, r.Enrollment)
 		err := t.query(`SELECT `+lightColumns+` FROM event_search s JOIN event e ON e.seq = s.event_seq AND e.tenant_id = s.tenant_id
 			WHERE s.tenant_id = $1 AND s.key = $2 AND e.enrollment_id = $3 AND e.state = 'applied'`, func(sc row.Scanner) error {

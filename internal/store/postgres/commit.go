@@ -37,6 +37,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		for i := range events {
 			w := &all[i]
 			w.Event, w.Identity, w.Fresh, w.By, w.Bury, w.BuryDetail = &events[i], events[i].Identity(), true, store.ByLive, bury, detail
+			w.Date(t.now, t.s.opt.Horizon)
 			works[i] = w
 		}
 		admitted, err := t.takeNonces(works)
@@ -126,7 +127,8 @@ func (t *tx) accept(works []*store.Work) error {
 
 // identify claims identities, by key, as everybody does: two batches that share
 // some wait for each other at the first of them and never in a circle. It
-// numbers the events whose identity is new, in the order of the batch.
+// numbers the events whose identity is new, in the order of the batch, and
+// takes what is personal out of those whose contact is erased.
 func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error) {
 	if len(works) == 0 {
 		return nil, nil, nil
@@ -135,7 +137,7 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 	for _, w := range works {
 		by[identityOf(w)] = w
 	}
-	err = t.query(`WITH numbered AS MATERIALIZED (
+	t.ask(`WITH numbered AS MATERIALIZED (
 			SELECT tenant_id, key, nextval('event_seq_seq') AS seq FROM unnest($1::bigint[], $2::bytea[]) AS b(tenant_id, key))
 		INSERT INTO identity (tenant_id, key, event_seq) SELECT tenant_id, key, seq FROM numbered ORDER BY tenant_id, key
 		ON CONFLICT DO NOTHING RETURNING tenant_id, key, event_seq`, func(sc row.Scanner) error {
@@ -149,7 +151,8 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 		by[k].Seq = seq
 		return nil
 	}, column(works, tenantOf), column(works, func(w *store.Work) []byte { return w.Identity[:] }))
-	if err != nil {
+	erasing := t.askErased(works)
+	if err := t.flush(); err != nil {
 		return nil, nil, err
 	}
 	for _, w := range works {
@@ -159,20 +162,17 @@ func (t *tx) identify(works []*store.Work) (first, met []*store.Work, err error)
 			met = append(met, w)
 		}
 	}
-	return first, met, nil
+	return first, met, t.mark(first, erasing)
 }
 
 // meet reads what the events have met, in a statement of its own, which sees
 // what was committed while identify waited. stored keeps it for their twins.
 func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]store.Result) error {
-	return t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id
-		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
-		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
-		JOIN event e ON e.seq = i.event_seq AND e.tenant_id = i.tenant_id`, func(sc row.Scanner) error {
+	found := func(sc row.Scanner) error {
 		var ord int
 		var id, enrollment []byte
 		var r store.Result
-		if err := sc.Scan(&ord, &r.Seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
+		if err := sc.Scan(&ord, &r.Seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment, &r.Retired); err != nil {
 			return err
 		}
 		w := met[ord-1]
@@ -181,7 +181,29 @@ func (t *tx) meet(met []*store.Work, m *store.Meetings, stored map[identityKey]s
 		w.Met = r.Seq
 		m.Meet(w, r.Seq, r)
 		return nil
-	}, column(met, tenantOf), column(met, func(w *store.Work) []byte { return w.Identity[:] }))
+	}
+	keys := column(met, func(w *store.Work) []byte { return w.Identity[:] })
+	// Locked against retention: a duplicate is counted on a row that stays.
+	if err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id, false
+		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
+		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
+		JOIN event e ON e.seq = i.event_seq AND e.tenant_id = i.tenant_id ORDER BY e.seq FOR KEY SHARE OF e`, found, column(met, tenantOf), keys); err != nil {
+		return err
+	}
+	missing := func(w *store.Work) bool { return w.Met == 0 }
+	if !slices.ContainsFunc(met, missing) {
+		return nil
+	}
+	if err := t.query(`SELECT b.ord, r.seq, r.id, r.state, '', '', r.enrollment_id, true
+		FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS b(tenant_id, key, ord)
+		JOIN identity i ON i.tenant_id = b.tenant_id AND i.key = b.key
+		JOIN retired r ON r.seq = i.event_seq AND r.tenant_id = i.tenant_id`, found, column(met, tenantOf), keys); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(met, missing) { // forgotten in this moment: it is a new one
+		return errChanged
+	}
+	return nil
 }
 
 // repeat counts duplicates on the events that they met, by number. A commit of

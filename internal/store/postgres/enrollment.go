@@ -70,7 +70,7 @@ func (s *Store) enrollPart(ctx context.Context, tenant int64, instance uuid.UUID
 			}
 			done = append(done, d)
 		}
-		if len(part) == 1 && !done[0].Conflict && !done[0].Merged {
+		if len(part) == 1 && !done[0].Conflict && !done[0].Merged && done[0].Err == nil {
 			return t.keepIdempotent(tenant, idem, done[0].ID, fmt.Sprintf("%d %d", done[0].Adopted, done[0].Adopting))
 		}
 		return nil
@@ -135,6 +135,11 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 		d, err := t.addRefs(tenant, existing, instance, e.Refs)
 		d.Merged = true
 		return d, err
+	}
+	if gone, err := t.erased(tenant, store.EnrollKeys(e)); err != nil {
+		return store.Enrolled{}, err
+	} else if gone {
+		return store.Enrolled{Err: store.ErrErased()}, nil
 	}
 	d := store.Enrolled{ID: row.NewID()}
 	t.later(`INSERT INTO enrollment (id, tenant_id, instance_id, contact_key, address_key, profile_key, contact_id, email, linkedin_url, metadata, status, created_at, updated_at)
@@ -262,6 +267,11 @@ func (s *Store) AddRefs(ctx context.Context, tenant int64, id uuid.UUID, refs []
 		if !ok {
 			return row.NoEnrollment(id)
 		}
+		if gone, err := t.erased(tenant, []event.Hash{event.EnrollmentKey(id)}); err != nil {
+			return err
+		} else if gone {
+			return store.ErrErased()
+		}
 		d, err = t.addRefs(tenant, id, row.ID(instance), refs)
 		return err
 	})
@@ -361,6 +371,11 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 		}
 		if patch.Metadata != nil {
 			e.Metadata = patch.Metadata
+		}
+		if gone, err := t.erased(tenant, append(store.EnrollKeys(&e), event.EnrollmentKey(id))); err != nil {
+			return err
+		} else if gone {
+			return store.ErrErased()
 		}
 		if f := e.Validate("body"); f != nil {
 			return f

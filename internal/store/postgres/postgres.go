@@ -57,6 +57,9 @@ type Options struct {
 	Writers int
 	// Late opens the store also while the database does not answer.
 	Late bool
+	// Horizon is how far back duplicates can be told, which is what retention
+	// keeps: a new event of before is dead. 0: for ever.
+	Horizon time.Duration
 	// Tracer sees every statement. May be nil.
 	Tracer pgx.QueryTracer
 }
@@ -69,8 +72,10 @@ type Store struct {
 	scans   chan struct{}                        // room for searches that read row by row
 	second  func(ctx context.Context, first *tx) // look; a test takes it away
 
-	prepared  atomic.Bool // the schema is there
-	preparing sync.Mutex  // held while it is made
+	tombs     store.Tombstones
+	retiring  atomic.Int64 // the number up to which this pass of retention has looked
+	prepared  atomic.Bool  // the schema is there
+	preparing sync.Mutex   // held while it is made
 }
 
 // read runs a query outside of a transaction. A connection that was lost since

@@ -42,7 +42,7 @@ func schema(ctx context.Context, url string) error {
 }
 
 func options(o storetest.Options, url string) postgres.Options {
-	return postgres.Options{URL: url, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone}
+	return postgres.Options{URL: url, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone, Horizon: o.Horizon}
 }
 
 // open opens a store for the suite: what is a file there is a database here.

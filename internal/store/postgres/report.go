@@ -149,7 +149,7 @@ func (r *recount) ledgers(each eachFunc) error {
 	err := each(ledgerQuery, func(sc row.Scanner) error {
 		l, uid, err := row.ScanLedger(sc)
 		r.index[l.Tenant] = len(r.b.Tenants)
-		r.b.Tenants = append(r.b.Tenants, store.TenantBalance{Tenant: uid, Ledger: l, Recount: store.Ledger{Tenant: l.Tenant, Archived: l.Archived}})
+		r.b.Tenants = append(r.b.Tenants, store.TenantBalance{Tenant: uid, Ledger: l, Recount: store.Ledger{Tenant: l.Tenant, Received: l.Archived, Archived: l.Archived}})
 		return err
 	})
 	if err != nil {
@@ -202,12 +202,12 @@ type driftQuery struct{ what, query string }
 func driftQueries() []driftQuery {
 	return []driftQuery{
 		{"counter", `SELECT tenant_id, instance_id, type, sum(a)::bigint, sum(b)::bigint FROM (
-			SELECT tenant_id, instance_id, type, bucket, qualifier, step, machine, provider, count AS a, 0 AS b FROM counter
+			SELECT tenant_id, instance_id, type, bucket, qualifier, step, machine, provider, count AS a, archived AS b FROM counter
 			UNION ALL SELECT tenant_id, instance_id, type, (occurred_at / 900000000) * 900, ` + qualifierSQL + `, step, machine, provider, 0, 1
 			FROM event WHERE state = 'applied') n
 			GROUP BY tenant_id, instance_id, type, bucket, qualifier, step, machine, provider HAVING sum(a) <> sum(b)`},
 		{"fact", `SELECT tenant_id, instance_id, type, sum(a)::bigint, sum(b)::bigint FROM (
-			SELECT tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider, count AS a, 0 AS b FROM fact
+			SELECT tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider, count AS a, archived AS b FROM fact
 			UNION ALL SELECT tenant_id, instance_id, enrollment_id, type, ` + qualifierSQL + `, step, machine, provider, 0, 1
 			FROM event WHERE state = 'applied') n
 			GROUP BY tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider HAVING sum(a) <> sum(b)`},

@@ -175,6 +175,8 @@ func unbound() map[string]string {
 		"SELECT 1 FROM tenant WHERE uid":          "the tenants themselves",
 		"UPDATE tenant":                           "the tenants themselves",
 		"UPDATE idempotency SET sealed":           "housekeeping, of whatever tenant",
+		"SELECT pg_try_advisory":                  "one replica at a time",
+		"SELECT pg_snapshot":                      "of the database server",
 		"SELECT status, count(*) FROM dead":       "a metric over all tenants",
 		"SELECT o.route, o.depth":                 "a metric over all tenants",
 		"SELECT coalesce((SELECT sum(orphaned)":   "a metric over all tenants",

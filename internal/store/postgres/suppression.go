@@ -32,12 +32,14 @@ func (s *Store) Suppression(ctx context.Context, tenant int64, email string) (ca
 	var r campaign.Suppression
 	found := false
 	key := event.AddressKey(email)
-	err := s.read(ctx, "read suppression", `SELECT `+row.SuppressionColumns+` FROM suppression WHERE tenant_id = $1 AND address_key = $2 AND `+row.Suppressed,
+	hidden := s.tombs.Of(tenant, key) // of who was erased
+	err := s.read(ctx, "read suppression", `SELECT `+row.SuppressionColumns+` FROM suppression WHERE tenant_id = $1 AND address_key IN ($2, $3) AND `+row.Suppressed,
 		func(sc row.Scanner) error {
 			found = true
 			_, err := row.ScanSuppression(sc, &r)
+			r.Email = event.NormalAddress(email)
 			return err
-		}, tenant, key[:])
+		}, tenant, key[:], hidden[:])
 	if err == nil && !found {
 		err = fault.New(fault.NotFound, "the address is not suppressed")
 	}
@@ -46,11 +48,14 @@ func (s *Store) Suppression(ctx context.Context, tenant int64, email string) (ca
 
 // PutSuppression suppresses an address by hand.
 func (s *Store) PutSuppression(ctx context.Context, tenant int64, email, actor string) (campaign.Suppression, error) {
-	key := event.AddressKey(email)
 	err := s.write(ctx, "put suppression", func(t *tx) error {
-		_, err := t.exec(`INSERT INTO suppression (tenant_id, address_key, email, unsubscribed_at, resubscribed_at, complained_at, bounced_at, manual_at, removed_at, updated_at)
+		key, address, err := t.suppressionKey(tenant, email)
+		if err != nil {
+			return err
+		}
+		_, err = t.exec(`INSERT INTO suppression (tenant_id, address_key, email, unsubscribed_at, resubscribed_at, complained_at, bounced_at, manual_at, removed_at, updated_at)
 			VALUES ($1, $2, $3, 0, 0, 0, 0, $4, 0, $4) ON CONFLICT (tenant_id, address_key) DO UPDATE SET manual_at = $4, updated_at = $4`,
-			tenant, key[:], event.NormalAddress(email), row.US(t.now))
+			tenant, key[:], address, row.US(t.now))
 		if err != nil {
 			return err
 		}
@@ -63,10 +68,14 @@ func (s *Store) PutSuppression(ctx context.Context, tenant int64, email, actor s
 }
 
 // DeleteSuppression takes an address off the list by hand: every reason seen
-// so far is void, also one whose sender's clock runs ahead. NotFound when it is not on it.
+// so far is void, also one whose sender's clock runs ahead. An erased address
+// may be taken in again. NotFound when it is not on it.
 func (s *Store) DeleteSuppression(ctx context.Context, tenant int64, email, actor string) error {
-	key := event.AddressKey(email)
 	return s.write(ctx, "delete suppression", func(t *tx) error {
+		key, _, err := t.suppressionKey(tenant, email)
+		if err != nil {
+			return err
+		}
 		n, err := t.exec(`UPDATE suppression SET removed_at = greatest($3, unsubscribed_at, complained_at, bounced_at, manual_at), updated_at = $3 WHERE tenant_id = $1 AND address_key = $2 AND `+row.Suppressed,
 			tenant, key[:], row.US(t.now))
 		if err != nil {
@@ -75,6 +84,18 @@ func (s *Store) DeleteSuppression(ctx context.Context, tenant int64, email, acto
 		if n == 0 {
 			return fault.New(fault.NotFound, "the address is not suppressed")
 		}
+		t.later(`DELETE FROM erased WHERE tenant_id = $1 AND key = $2`, tenant, key[:])
 		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.delete"})
 	})
+}
+
+// suppressionKey is the key that an address has on the list, and the address
+// as the list may show it: of who was erased, its tombstone and nothing.
+func (t *tx) suppressionKey(tenant int64, email string) (event.Hash, string, error) {
+	key := event.AddressKey(email)
+	gone, err := t.erased(tenant, []event.Hash{key})
+	if gone {
+		return t.s.tombs.Of(tenant, key), "", err
+	}
+	return key, event.NormalAddress(email), err
 }

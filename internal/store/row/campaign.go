@@ -76,6 +76,7 @@ func ScanSuppression(sc Scanner, r *campaign.Suppression) (seq int64, err error)
 		return 0, err
 	}
 	r.UnsubscribedAt, r.ResubscribedAt, r.ComplainedAt, r.BouncedAt = At(unsub), At(resub), At(complained), At(bounced)
+	r.Erased = r.Email == ""
 	r.ManualAt, r.RemovedAt, r.UpdatedAt = At(manual), At(removed), At(updated)
 	return seq, nil
 }

@@ -19,6 +19,9 @@ const EventTail = `,
 	CASE WHEN e.state <> 'applied' OR e.parked_at > 0 THEN (SELECT d.attempts FROM dead_letter d WHERE d.event_seq = e.seq) END,
 	CASE WHEN e.parked_at > 0 THEN (SELECT count(*) FROM timeline m WHERE m.event_seq = e.seq AND m.what = 'attempt') END`
 
+// Personal tells, beside its payload, whether an event still holds something personal.
+const Personal = `e.email <> '' OR e.lead_id <> '' OR e.action_id <> '' OR e.url <> ''`
+
 // EventColumns are those of an event e, with its payload.
 const EventColumns = EventHead + `e.payload` + EventTail
 

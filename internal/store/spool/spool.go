@@ -124,7 +124,7 @@ func (s *Spool) open(ctx context.Context, dir string) (err error) {
 
 func dsn(path string) string {
 	q := url.Values{"_txlock": {"immediate"}, "modeof": {path}}
-	for _, p := range []string{"busy_timeout(2000)", "locking_mode(exclusive)", "journal_mode(wal)", "synchronous(full)"} {
+	for _, p := range []string{"busy_timeout(2000)", "locking_mode(exclusive)", "journal_mode(wal)", "synchronous(full)", "secure_delete(1)"} {
 		q.Add("_pragma", p)
 	}
 	// SQLite does not read a plus as a space, which modeof may have.
@@ -398,20 +398,26 @@ func (s *Spool) Done(ctx context.Context, seqs []int64) error {
 	left.OldestAt = row.At(oldest)
 	s.mu.Lock()
 	s.stats = left
-	large := left.Events == 0 && s.taken > compact
-	if left.Events == 0 {
+	empty, large := left.Events == 0, s.taken > compact
+	if empty {
 		s.taken = 0
 	}
 	s.mu.Unlock()
-	if large {
-		return unavailable("make the spool small", s.shrink(ctx))
+	if empty {
+		return unavailable("clean the spool", s.clean(ctx, large))
 	}
 	return nil
 }
 
-// shrink gives the room of an empty spool back to the file system.
-func (s *Spool) shrink(ctx context.Context) error {
-	for _, q := range []string{`VACUUM`, `PRAGMA wal_checkpoint(TRUNCATE)`} {
+// clean leaves nothing of what an empty spool held in its files: who is erased
+// from the database must not be found here. A large one also gives its room
+// back to the file system.
+func (s *Spool) clean(ctx context.Context, large bool) error {
+	steps := []string{`PRAGMA wal_checkpoint(TRUNCATE)`}
+	if large {
+		steps = append([]string{`VACUUM`}, steps...)
+	}
+	for _, q := range steps {
 		if _, err := s.db.ExecContext(ctx, q); err != nil {
 			return err
 		}

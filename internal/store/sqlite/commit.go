@@ -37,7 +37,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 	}
 	err := s.write(ctx, live, "commit events", func(t *tx) error {
 		var last int64
-		if _, err := t.one(`SELECT coalesce(max(seq), 0) FROM event`, nil, &last); err != nil {
+		if _, err := t.one(lastSQL, nil, &last); err != nil {
 			return err
 		}
 		works := make([]*store.Work, len(events))
@@ -45,6 +45,7 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		for i := range events {
 			w := &all[i]
 			w.Event, w.Seq, w.Fresh, w.By, w.Bury, w.BuryDetail = &events[i], last+1+int64(i), true, store.ByLive, bury, detail
+			w.Date(t.now, t.s.opt.Horizon)
 			works[i] = w
 		}
 		admitted, err := t.takeNonces(works)
@@ -53,6 +54,9 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 		}
 		first, err := t.identify(admitted, last)
 		if err != nil {
+			return err
+		}
+		if err := t.mark(first); err != nil {
 			return err
 		}
 		if err := t.process(first); err != nil {
@@ -75,6 +79,10 @@ func (s *Store) commit(ctx context.Context, events []event.Event, bury, detail s
 	return results, err
 }
 
+// lastSQL is the highest number that was given: of an event that is there or
+// was removed.
+const lastSQL = `SELECT max((SELECT coalesce(max(seq), 0) FROM event), (SELECT coalesce(max(seq), 0) FROM retired))`
+
 // meet tells the events that were not the first of their identity what they met.
 func (t *tx) meet(works []*store.Work) error {
 	type meeting struct{ mine, met int64 }
@@ -87,11 +95,12 @@ func (t *tx) meet(works []*store.Work) error {
 		}
 	}
 	m := store.NewMeetings()
-	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq`, func(sc row.Scanner) error {
+	err := t.query(`SELECT b.ord, e.seq, e.id, e.state, e.reason, e.detail, e.enrollment_id, 0 FROM b_seq(?1) b CROSS JOIN event e ON e.seq = b.seq
+		UNION ALL SELECT b.ord, r.seq, r.id, r.state, '', '', r.enrollment_id, 1 FROM b_seq(?1) b CROSS JOIN retired r ON r.seq = b.seq`, func(sc row.Scanner) error {
 		var mine, seq int64
 		var id, enrollment []byte
 		var r store.Result
-		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment); err != nil {
+		if err := sc.Scan(&mine, &seq, &id, &r.State, &r.Reason, &r.Detail, &enrollment, &r.Retired); err != nil {
 			return err
 		}
 		r.ID, r.Enrollment = row.ID(id), row.ID(enrollment)
@@ -128,7 +137,7 @@ func (t *tx) meet(works []*store.Work) error {
 	}
 	m.Count(counted)
 	if len(m.Repeats) == 0 {
-		return nil
+		return t.writeLedgers(m.Effects) // of those whose events are removed by now
 	}
 	if _, err := t.exec(`UPDATE event SET duplicates = duplicates + b.n, last_duplicate_at = max(last_duplicate_at, b.at) FROM b_dup(?1) b
 		WHERE event.seq = b.seq AND event.tenant_id = b.tenant_id`, bind(m.Repeats, func(c sqlite3.Context, p **store.Repeat, col int) {

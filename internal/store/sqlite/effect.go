@@ -47,30 +47,32 @@ func (t *tx) writeFacts(x *store.Effects) error {
 		SELECT tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider, variant, count, first_at, last_at FROM b_fact(?1) WHERE true
 		ON CONFLICT DO UPDATE SET count = count + excluded.count,
 		first_at = min(first_at, excluded.first_at), last_at = max(last_at, excluded.last_at)`,
-		bind(rows, func(c sqlite3.Context, f *factRow, col int) {
-			if col >= 3 && col <= 8 {
-				factKeyColumn(c, &f.Key, col-3)
-				return
-			}
-			switch col {
-			case 0:
-				c.ResultInt64(f.Tenant)
-			case 1:
-				c.ResultBlob(f.Instance[:])
-			case 2:
-				c.ResultBlob(f.Enrollment[:])
-			case 9:
-				c.ResultInt64(f.Count)
-			case 10:
-				c.ResultInt64(row.US(f.First))
-			case 11:
-				c.ResultInt64(row.US(f.Last))
-			}
-		}))
+		bind(rows, factColumn))
 	if err != nil {
 		return err
 	}
 	return t.restate(touched)
+}
+
+func factColumn(c sqlite3.Context, f *factRow, col int) {
+	if col >= 3 && col <= 8 {
+		factKeyColumn(c, &f.Key, col-3)
+		return
+	}
+	switch col {
+	case 0:
+		c.ResultInt64(f.Tenant)
+	case 1:
+		c.ResultBlob(f.Instance[:])
+	case 2:
+		c.ResultBlob(f.Enrollment[:])
+	case 9:
+		c.ResultInt64(f.Count)
+	case 10:
+		c.ResultInt64(row.US(f.First))
+	case 11:
+		c.ResultInt64(row.US(f.Last))
+	}
 }
 
 func factKeyColumn(c sqlite3.Context, k *campaign.FactKey, col int) {
@@ -165,23 +167,25 @@ func (t *tx) writeCounters(x *store.Effects) error {
 	_, err := t.exec(`INSERT INTO counter (tenant_id, instance_id, bucket, type, qualifier, step, machine, provider, variant, count)
 		SELECT tenant_id, instance_id, bucket, type, qualifier, step, machine, provider, variant, count FROM b_counter(?1) WHERE true
 		ON CONFLICT DO UPDATE SET count = count + excluded.count`,
-		bind(rows, func(c sqlite3.Context, r *counterRow, col int) {
-			if col >= 3 && col <= 8 {
-				factKeyColumn(c, &r.Key, col-3)
-				return
-			}
-			switch col {
-			case 0:
-				c.ResultInt64(r.Tenant)
-			case 1:
-				c.ResultBlob(r.Instance[:])
-			case 2:
-				c.ResultInt64(r.Bucket)
-			case 9:
-				c.ResultInt64(r.n)
-			}
-		}))
+		bind(rows, counterColumn))
 	return err
+}
+
+func counterColumn(c sqlite3.Context, r *counterRow, col int) {
+	if col >= 3 && col <= 8 {
+		factKeyColumn(c, &r.Key, col-3)
+		return
+	}
+	switch col {
+	case 0:
+		c.ResultInt64(r.Tenant)
+	case 1:
+		c.ResultBlob(r.Instance[:])
+	case 2:
+		c.ResultInt64(r.Bucket)
+	case 9:
+		c.ResultInt64(r.n)
+	}
 }
 
 type suppressionRow struct {
@@ -235,14 +239,14 @@ func (t *tx) writeLedgers(x *store.Effects) error {
 	for _, l := range x.Ledgers {
 		rows = append(rows, l)
 	}
-	_, err := t.exec(`INSERT INTO ledger (tenant_id, received, duplicates, applied, orphaned, dead, ignored)
-		SELECT tenant_id, received, duplicates, applied, orphaned, dead, ignored FROM b_ledger(?1) WHERE true
+	_, err := t.exec(`INSERT INTO ledger (tenant_id, received, duplicates, applied, orphaned, dead, ignored, archived, undecodable)
+		SELECT tenant_id, received, duplicates, applied, orphaned, dead, ignored, archived, undecodable FROM b_ledger(?1) WHERE true
 		ON CONFLICT DO UPDATE SET received = received + excluded.received, duplicates = duplicates + excluded.duplicates,
 		applied = applied + excluded.applied, orphaned = orphaned + excluded.orphaned, dead = dead + excluded.dead,
-		ignored = ignored + excluded.ignored`,
+		ignored = ignored + excluded.ignored, archived = archived + excluded.archived, undecodable = undecodable + excluded.undecodable`,
 		bind(rows, func(c sqlite3.Context, p **store.Ledger, col int) {
 			l := *p
-			c.ResultInt64([...]int64{l.Tenant, l.Received, l.Duplicates, l.Applied, l.Orphaned, l.Dead, l.Ignored}[min(col, 6)])
+			c.ResultInt64([...]int64{l.Tenant, l.Received, l.Duplicates, l.Applied, l.Orphaned, l.Dead, l.Ignored, l.Archived, l.Undecodable}[min(col, 8)])
 		}))
 	return err
 }

@@ -120,6 +120,11 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 		d.Merged = true
 		return d, err
 	}
+	if gone, err := t.erased(tenant, store.EnrollKeys(e)); err != nil {
+		return store.Enrolled{}, err
+	} else if gone {
+		return store.Enrolled{Err: store.ErrErased()}, nil
+	}
 	d := store.Enrolled{ID: row.NewID()}
 	if _, err := t.exec(`INSERT INTO enrollment (id, tenant_id, instance_id, contact_key, address_key, profile_key, contact_id, email, linkedin_url, metadata, status, created_at, updated_at)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'active', ?11, ?11)`,
@@ -251,6 +256,11 @@ func (s *Store) AddRefs(ctx context.Context, tenant int64, id uuid.UUID, refs []
 		if !ok {
 			return row.NoEnrollment(id)
 		}
+		if gone, err := t.erased(tenant, []event.Hash{event.EnrollmentKey(id)}); err != nil {
+			return err
+		} else if gone {
+			return store.ErrErased()
+		}
 		d, err = t.addRefs(tenant, id, row.ID(instance), refs)
 		return err
 	})
@@ -362,6 +372,11 @@ func (s *Store) PatchEnrollment(ctx context.Context, tenant int64, id uuid.UUID,
 		}
 		if patch.Metadata != nil {
 			e.Metadata = patch.Metadata
+		}
+		if gone, err := t.erased(tenant, append(store.EnrollKeys(&e), event.EnrollmentKey(id))); err != nil {
+			return err
+		} else if gone {
+			return store.ErrErased()
 		}
 		if f := e.Validate("body"); f != nil {
 			return f

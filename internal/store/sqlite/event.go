@@ -210,9 +210,14 @@ func (t *tx) recount(tenant int64, instance, enrollment uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(`DELETE FROM fact WHERE tenant_id = ?1 AND instance_id = ?2 AND enrollment_id = ?3`,
-		tenant, instance[:], enrollment[:]); err != nil {
-		return err
+	// What retention has removed the events of stays.
+	for _, q := range []string{
+		`DELETE FROM fact WHERE tenant_id = ?1 AND instance_id = ?2 AND enrollment_id = ?3 AND archived = 0`,
+		`UPDATE fact SET count = archived, first_at = archived_first, last_at = archived_last WHERE tenant_id = ?1 AND instance_id = ?2 AND enrollment_id = ?3`,
+	} {
+		if _, err := t.exec(q, tenant, instance[:], enrollment[:]); err != nil {
+			return err
+		}
 	}
 	x.Counters = nil
 	if err := t.writeFacts(x); err != nil {

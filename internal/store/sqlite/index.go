@@ -152,7 +152,8 @@ func (s *Store) loadIndex(ctx context.Context) error {
 
 const (
 	loadPart = 20_000 // events read at once
-	youngSQL = `SELECT seq, tenant_id, identity, email, provider_message_id, enrollment_id FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2`
+	youngSQL = `SELECT seq, tenant_id, identity, email, provider_message_id, enrollment_id FROM event WHERE seq > ?1
+		UNION ALL SELECT seq, tenant_id, identity, '', '', NULL FROM retired WHERE seq > ?1 ORDER BY seq LIMIT ?2`
 )
 
 // catchUp takes in events that are stored and not in the index: those of a

@@ -103,7 +103,7 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 	err = each(ledgerQuery, func(sc row.Scanner) error {
 		l, uid, err := row.ScanLedger(sc)
 		index[l.Tenant] = len(b.Tenants)
-		b.Tenants = append(b.Tenants, store.TenantBalance{Tenant: uid, Ledger: l, Recount: store.Ledger{Tenant: l.Tenant, Archived: l.Archived}})
+		b.Tenants = append(b.Tenants, store.TenantBalance{Tenant: uid, Ledger: l, Recount: store.Ledger{Tenant: l.Tenant, Received: l.Archived, Archived: l.Archived}})
 		return err
 	})
 	if err != nil {
@@ -151,11 +151,11 @@ func (s *Store) Balance(ctx context.Context) (b store.Balance, err error) {
 	// Counters and facts, each by instance and type, against the events.
 	for _, q := range []struct{ what, query string }{
 		{"counter", `SELECT tenant_id, instance_id, type, sum(a), sum(b) FROM (
-			SELECT tenant_id, instance_id, type, bucket, qualifier, step, machine, provider, count AS a, 0 AS b FROM counter
+			SELECT tenant_id, instance_id, type, bucket, qualifier, step, machine, provider, count AS a, archived AS b FROM counter
 			UNION ALL SELECT tenant_id, instance_id, type, (occurred_at / 900000000) * 900, ` + qualifierSQL + `, step, machine, provider, 0, 1 FROM event WHERE state = 'applied')
 			GROUP BY tenant_id, instance_id, type, bucket, qualifier, step, machine, provider HAVING sum(a) <> sum(b)`},
 		{"fact", `SELECT tenant_id, instance_id, type, sum(a), sum(b) FROM (
-			SELECT tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider, count AS a, 0 AS b FROM fact
+			SELECT tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider, count AS a, archived AS b FROM fact
 			UNION ALL SELECT tenant_id, instance_id, enrollment_id, type, ` + qualifierSQL + `, step, machine, provider, 0, 1 FROM event WHERE state = 'applied')
 			GROUP BY tenant_id, instance_id, enrollment_id, type, qualifier, step, machine, provider HAVING sum(a) <> sum(b)`},
 		{"queue", `SELECT e.tenant_id, x'', 'orphaned without a place in the queue', count(*), 0 FROM event e

@@ -54,6 +54,9 @@ type Options struct {
 	// Generation is how many events make a generation of the index; 0 takes
 	// the default of 65,536.
 	Generation int
+	// Horizon is how far back duplicates can be told, which is what retention
+	// keeps: a new event of before is dead. 0: for ever.
+	Horizon time.Duration
 }
 
 // Store is the embedded store.
@@ -72,6 +75,9 @@ type Store struct {
 	refusing   atomic.Pointer[refusal] // set while writes fail
 	statements atomic.Int64
 	tokens     atomic.Int64
+	tombs      store.Tombstones
+	retiring   atomic.Int64 // the number up to which this pass of retention has looked
+	erasing    atomic.Bool  // a contact was erased at some time: new events are looked up
 }
 
 // Open opens or makes the database and brings its schema up to date.
@@ -94,7 +100,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err = create(s.opt.Path); err != nil {
 		return err
 	}
-	if s.writers, err = driver.Open(dsn(s.opt.Path, "cache_size(-65536)"), registerBatches); err != nil {
+	if s.writers, err = driver.Open(dsn(s.opt.Path, "cache_size(-65536)", "secure_delete(1)"), registerBatches); err != nil {
 		return err
 	}
 	s.writers.SetMaxOpenConns(1)
@@ -117,7 +123,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.file, err = os.Stat(s.opt.Path); err != nil {
 		return err
 	}
-	return errors.Join(s.firstTenant(ctx), s.loadIndex(ctx), s.unmarkAll(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
+	return errors.Join(s.firstTenant(ctx), s.loadErased(ctx), s.loadIndex(ctx), s.unmarkAll(ctx), private(s.opt.Path+"-wal"), private(s.opt.Path+"-shm"))
 }
 
 // wal_autocheckpoint is 4,000 pages: fewer, larger checkpoints cost the

@@ -70,7 +70,7 @@ func open(t testing.TB, o storetest.Options) storetest.Store {
 		}
 	}
 	s, err := sqlite.Open(t.Context(), sqlite.Options{
-		Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone, Generation: o.Generation,
+		Path: o.Path, TxTimeout: o.TxTimeout, Now: o.Now, Delay: o.Delay, Adopted: o.Adopted, Parked: o.Parked, Gone: o.Gone, Generation: o.Generation, Horizon: o.Horizon,
 	})
 	if err != nil {
 		t.Fatal(err)

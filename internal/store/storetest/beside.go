@@ -114,6 +114,11 @@ func besideGone(w *World) {
 	Same(w.T, "the other one waits on", waiting(), want)
 	w.Spend()
 	Same(w.T, "a retry tells by its results", len(since()), 0)
+	w.Put(w.Event(event.Opened, Address("eve@example.com"), InCampaign("x")))
+	want = waiting()
+	w.Erase(store.Contact{Email: "eve@example.com"}, 100)
+	Same(w.T, "erased", since(), want)
+	Same(w.T, "nothing waits", len(waiting()), 0)
 }
 
 func besideLease(w *World) {

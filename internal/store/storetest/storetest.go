@@ -26,6 +26,8 @@ type Store interface {
 	Campaigns
 	Access
 	Reports
+	Erasures
+	Retire(ctx context.Context, r store.Retention, n int) (store.Retired, error)
 
 	Ping(ctx context.Context) error
 	Close() error
@@ -137,6 +139,14 @@ type Access interface {
 	ForgetAnswers(ctx context.Context, before time.Time) error
 }
 
+// Erasures take a contact out.
+type Erasures interface {
+	Unlock(t store.Tombstones)
+	StartErasure(ctx context.Context, tenant int64, c store.Contact, actor string) (store.Erasure, error)
+	NextErasure(ctx context.Context, n int) (more bool, err error)
+	Erasure(ctx context.Context, tenant int64, id uuid.UUID) (store.Erasure, error)
+}
+
 // Reports are the numbers.
 type Reports interface {
 	Numbers(ctx context.Context, tenant int64, instance uuid.UUID, since, until time.Time) (store.Numbers, error)
@@ -156,6 +166,7 @@ type Options struct {
 	// Generation is how many events a store that indexes behind gathers before
 	// it does; 0 takes its default.
 	Generation int
+	Horizon    time.Duration
 }
 
 // Opener opens a store; it fails the test when it cannot.
@@ -173,6 +184,7 @@ func Run(t *testing.T, open Opener) {
 	for _, g := range []group{
 		matching(), identities(), nonces(), life(), retries(), beside(), adoptions(), eventsEnroll(), deadLetters(), suppressions(),
 		enrollments(), campaigns(), numbers(), assignments(), searches(), accesses(), admissions(), tenants(), durability(),
+		erasures(), retentions(),
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()

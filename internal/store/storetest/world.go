@@ -86,7 +86,7 @@ func New(t testing.TB, open Opener, change ...func(*Options)) *World {
 	for _, c := range change {
 		c(&w.opt)
 	}
-	w.Store = open(t, w.opt)
+	w.Store = w.opened()
 	t.Cleanup(func() {
 		if !t.Failed() {
 			w.Balanced()
@@ -112,13 +112,37 @@ func (w *World) Reopen(change ...func(*Options)) {
 	for _, c := range change {
 		c(&w.opt)
 	}
-	w.Store = w.open(w.T, w.opt)
+	w.Store = w.opened()
+}
+
+func (w *World) opened() Store {
+	w.T.Helper()
+	s := w.open(w.T, w.opt)
+	s.Unlock(store.NewTombstones([32]byte{1}))
+	return s
 }
 
 func (w *World) must(err error) {
 	w.T.Helper()
 	if err != nil {
 		w.T.Fatalf("%v", err)
+	}
+}
+
+// eventually asks until done says so, a minute at most: for what other writers
+// of the same server may hold up.
+func (w *World) eventually(what string, done func() bool) {
+	w.T.Helper()
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline.C:
+			w.T.Fatalf("not within a minute: %s", what)
+		case <-tick.C:
+		}
 	}
 }
 
