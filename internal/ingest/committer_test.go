@@ -19,6 +19,7 @@ import (
 	"tallyhook/internal/event"
 	"tallyhook/internal/fault"
 	"tallyhook/internal/ingest"
+	"tallyhook/internal/provider"
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/spool"
 	"tallyhook/internal/store/sqlite"
@@ -263,6 +264,44 @@ func TestFloodIsTakenInTurns(t *testing.T) {
 		t.Errorf("%d results, want 35", len(got))
 	}
 	storetest.Same(t, "events in each transaction", f.sizes(), []int{1, 11, 11, 10, 5, 6})
+}
+
+// TestNonceOfARequestInTurns: all parts of a request come under its nonce, the
+// first time and when it is sent again, and no part of another one does.
+func TestNonceOfARequestInTurns(t *testing.T) {
+	t.Parallel()
+	f := start(t, &door{}, ingest.Options{MaxTurn: 10})
+	other, err := f.CreateTenant(t.Context(), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accept := func(events []event.Event) []store.Result {
+		got, err := f.Accept(t.Context(), events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	accept(f.some(1, storetest.For(other.ID)))
+	accept(f.some(1)) // several tenants send now
+	events := storetest.Once("t", f.some(35)...)
+	accept(events)
+	for i := range events {
+		events[i].ID = uuid.Nil // sent again, it gets new ones
+	}
+	for i, r := range accept(events) {
+		if r.Outcome != event.OutcomeDuplicate {
+			t.Errorf("event %d, sent again, is %+v", i, r)
+		}
+	}
+	if _, err := f.Accept(t.Context(), storetest.Once("t", f.some(35)...)); !errors.Is(err, provider.ErrMismatch) {
+		t.Errorf("other events under the nonce: %v", err)
+	}
+	if n := slices.Max(f.sizes()); n > 10 {
+		t.Errorf("a transaction has %d events, more than a turn", n)
+	}
+	f.Close()
+	storetest.Same(t, "account", f.Account(f.Tenant), store.Ledger{Tenant: f.Tenant, Received: 71, Orphaned: 36, Duplicates: 35})
 }
 
 func TestFloodFillsItsOwnBound(t *testing.T) {

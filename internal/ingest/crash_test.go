@@ -242,7 +242,7 @@ func TestCrashesLoseNothing(t *testing.T) {
 // TestStorm lets the database come and go while requests come in.
 func TestStorm(t *testing.T) {
 	t.Parallel()
-	f := startSpooled(t, away(t), ingest.Options{MaxBatch: 50, MaxWait: 300 * time.Millisecond}, spool.Options{})
+	f := startSpooled(t, away(t), ingest.Options{MaxBatch: 50, MaxWait: overdue}, spool.Options{})
 	stop := make(chan struct{})
 	var mu sync.Mutex
 	answered := map[uuid.UUID]event.Outcome{}
@@ -270,12 +270,12 @@ func TestStorm(t *testing.T) {
 	}
 	for range 3 {
 		unlock := testenv.Lock(t, f.Path())
-		testenv.Eventually(t, time.Minute, "the database is known to be away", f.Away)
+		testenv.Eventually(t, 5*time.Minute, "the database is known to be away", f.Away)
 		before := f.spool.Stats().Events
-		testenv.Eventually(t, time.Minute, "more is spooled", func() bool { return f.spool.Stats().Events > before+100 })
+		testenv.Eventually(t, 5*time.Minute, "more is spooled", func() bool { return f.spool.Stats().Events > before+100 })
 		unlock()
-		testenv.Eventually(t, time.Minute, "the database is known to be back", func() bool { return !f.Away() })
-		testenv.Eventually(t, time.Minute, "a request is committed at once", func() bool {
+		testenv.Eventually(t, 5*time.Minute, "the database is known to be back", func() bool { return !f.Away() })
+		testenv.Eventually(t, 5*time.Minute, "a request is committed at once", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, o := range answered {
