@@ -29,7 +29,8 @@ func erasures() group {
 		"AnotherTenantsContactStays":      eraseTenant,
 		"OneStepAtATimeOverRestarts":      eraseRestart,
 		"ByWhicheverNameItIsFound":        eraseNames,
-		"WhileEventsOfTheContactComeIn":   eraseRace,
+		"WhileEventsOfTheContactComeIn":   func(w *World) { eraseRace(w, func(*event.Event) {}) },
+		"WhileEventsEnrollTheContact":     eraseRaceEnrolls,
 		"BodiesThatNameTheContactGo":      eraseBodies,
 		"FromMemoryAndFromTheIndexOnDisk": eraseIndexed,
 	}}
@@ -408,7 +409,23 @@ func eraseNames(w *World) {
 
 // eraseRace lets events of the contact come in while it is erased: whichever
 // commits first, nothing of it is left.
-func eraseRace(w *World) {
+// eraseRaceEnrolls: the erasure and the events that make the enrollment want
+// the same keys.
+func eraseRaceEnrolls(w *World) {
+	in := w.tool()
+	enrolling := Enrolling("cam")
+	eraseRace(w, func(e *event.Event) {
+		enrolling(e)
+		e.LeadID = "l"
+	})
+	for _, e := range w.enrolled(in) {
+		if e.Email != "" || len(e.Refs) > 0 {
+			w.T.Errorf("the enrollment %s still holds %q and %v", e.ID, e.Email, e.Refs)
+		}
+	}
+}
+
+func eraseRace(w *World, opt Option) {
 	w.Person(adaAddress)
 	var group sync.WaitGroup
 	ctx, cancel := context.WithCancel(w.Ctx())
@@ -420,7 +437,7 @@ func eraseRace(w *World) {
 		group.Go(func() {
 			for n := 0; n < 200 && ctx.Err() == nil; n++ {
 				res, err := w.Commit(context.WithoutCancel(ctx), []event.Event{
-					w.Event(event.Opened, Address(adaAddress), personal),
+					w.Event(event.Opened, Address(adaAddress), personal, opt),
 					w.Event(event.Unsubscribed, Address(adaAddress), Of(uuid.New()), personal),
 				})
 				if err != nil {
