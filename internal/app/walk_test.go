@@ -68,7 +68,7 @@ func startWalk(t *testing.T) *walk {
 	}
 	w.admin.Do(200, "POST", source.Path, garbage, sign...)
 	key, _ := w.admin.NewKey("walk", access.ScopeEventsRead)
-	erasure := w.admin.Post(202, "/api/contacts/erase", map[string]any{"email": "gone@example.com"}).At("data.id").Text()
+	erasure := w.admin.Post(202, "/api/contacts/erase", map[string]any{"contact_id": "gone"}).At("data.id").Text()
 	tenant := w.admin.Post(201, "/api/admin/tenants", map[string]any{"name": "walked"}).At("data.id").Text()
 	w.admin.Do(200, "PUT", "/api/suppressions/ada@example.com", nil)
 	w.ids = map[string]string{
