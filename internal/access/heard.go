@@ -41,8 +41,8 @@ func (s *Service) Listening(on bool) {
 }
 
 func (s *Service) forgetAll() {
-	s.keys.forget(func([32]byte, store.Key) bool { return true }, func([32]byte) bool { return true })
-	s.byToken.forget(func([32]byte, Opened) bool { return true }, func([32]byte) bool { return true })
-	s.byID.forget(func(uuid.UUID, Opened) bool { return true }, func(uuid.UUID) bool { return true })
-	s.tenants.forget(func(int64, store.Tenant) bool { return true }, func(int64) bool { return true })
+	s.keys.forgetAll()
+	s.byToken.forgetAll()
+	s.byID.forgetAll()
+	s.tenants.forgetAll()
 }

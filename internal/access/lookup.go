@@ -58,3 +58,7 @@ func (l lookup[K, V]) forget(known func(K, V) bool, absent func(K) bool) {
 	l.known.drop(known)
 	l.absent.drop(func(k K, _ struct{}) bool { return absent(k) })
 }
+
+func (l lookup[K, V]) forgetAll() {
+	l.forget(func(K, V) bool { return true }, func(K) bool { return true })
+}

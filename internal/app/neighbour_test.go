@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"flag"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,25 +11,11 @@ import (
 
 var neighbourTime = flag.Duration("neighbour", 10*time.Second, "how long BenchmarkNeighbour sends, alone and beside the flood")
 
-// twoTenants starts a server on which a second tenant has a key; limits are off.
-func twoTenants(tb testing.TB, env ...string) (server *testenv.Server, other string) {
-	tb.Helper()
-	dir := tb.TempDir()
-	server = testenv.Start(tb, testenv.Options{Dir: dir, Env: env})
-	id, other := server.Client("").NewKey("other", "admin")
-	if code := server.Stop(time.Minute); code != 0 {
-		tb.Fatalf("exit code %d", code)
-	}
-	testenv.Exec(tb, filepath.Join(dir, "tallyhook.db"), `
-		INSERT INTO tenant(id, uid, name, created_at) VALUES (2, randomblob(16), 'other', 0);
-		UPDATE api_key SET tenant_id = 2 WHERE hex(id) = upper(replace('`+id+`', '-', ''))`)
-	return testenv.Start(tb, testenv.Options{Dir: dir, Env: env}), other
-}
-
 // BenchmarkNeighbour shows how much one tenant's flood slows another tenant's
 // requests: the factors of the median and of the 99th percentile.
 func BenchmarkNeighbour(b *testing.B) {
-	server, other := twoTenants(b, "LOG_LEVEL=warn", "RETRY_SCHEDULE=24h")
+	server := testenv.Start(b, testenv.Options{Env: []string{"LOG_LEVEL=warn", "RETRY_SCHEDULE=24h"}})
+	other := server.Client("").Post(201, "/api/admin/tenants", map[string]any{"name": "other"}).At("data.api_key").Text()
 	for b.Loop() {
 		n, err := bench.Neighbour(b.Context(), bench.Target{URL: server.URL, Key: other}, bench.Target{URL: server.URL, Key: testenv.AdminKey},
 			bench.Options{Duration: *neighbourTime})

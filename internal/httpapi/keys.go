@@ -7,7 +7,6 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/access"
-	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 )
 
@@ -103,9 +102,9 @@ func (s *server) rotateKey(ctx context.Context, in *rotateKeyInput) (*created[ro
 	if err != nil {
 		return nil, err
 	}
-	grace, err := time.ParseDuration(in.Body.Grace)
+	grace, err := parseGrace(in.Body.Grace)
 	if err != nil {
-		return nil, fault.BadInput(fault.Field{Location: "body.grace", Message: "is no duration such as 30m or 24h", Value: in.Body.Grace})
+		return nil, err
 	}
 	k, old, plain, err := s.Access.RotateKey(ctx, caller(ctx), id, access.KeyRotation{
 		Grace: grace, Expires: s.inDays(in.Body.ExpiresInDays), Idempotency: idempotency(ctx, in.IdempotencyKey),

@@ -12,7 +12,7 @@ import (
 func parseGrace(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return 0, fault.BadInput(fault.Field{Location: "body.grace", Message: "must be a duration such as 90m, 24h or 0s"})
+		return 0, fault.BadInput(fault.Field{Location: "body.grace", Message: "must be a duration such as 90m, 24h or 0s", Value: text})
 	}
 	return d, nil
 }

@@ -15,7 +15,7 @@ import (
 // CreateKey stores an API key; Forbidden when the tenant may have no more.
 func (s *Store) CreateKey(ctx context.Context, k store.Key, traces ...store.Trace) error {
 	return s.write(ctx, "create key", func(t *tx) error {
-		if err := t.leave(k.ID, traces); err != nil {
+		if err := store.Leave(t, k.ID, traces); err != nil {
 			return err
 		}
 		if err := t.roomForKey(k.Tenant); err != nil {
@@ -92,7 +92,7 @@ func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when 
 		if err != nil {
 			return err
 		}
-		return t.leave(id, traces)
+		return store.Leave(t, id, traces)
 	})
 }
 
@@ -100,7 +100,7 @@ func (s *Store) RevokeKey(ctx context.Context, tenant int64, id uuid.UUID, when 
 // would have ended anyway. A Conflict when the old one has been replaced before.
 func (s *Store) RotateKey(ctx context.Context, old uuid.UUID, k store.Key, until time.Time, traces ...store.Trace) error {
 	return s.write(ctx, "rotate key", func(t *tx) error {
-		if err := t.leave(k.ID, traces); err != nil {
+		if err := store.Leave(t, k.ID, traces); err != nil {
 			return err
 		}
 		n, err := t.exec(`UPDATE api_key SET replaced_by = $3, expires_at = CASE WHEN expires_at = 0 OR expires_at > $4 THEN $4 ELSE expires_at END
@@ -179,7 +179,7 @@ const sourceColumns = `seq, id, tenant_id, provider, name, token_hash, sealed, c
 // CreateSource stores a source; Forbidden when the tenant may have no more.
 func (s *Store) CreateSource(ctx context.Context, r store.Source, traces ...store.Trace) error {
 	return s.write(ctx, "create source", func(t *tx) error {
-		if err := t.leave(r.ID, traces); err != nil {
+		if err := store.Leave(t, r.ID, traces); err != nil {
 			return err
 		}
 		if err := t.roomForSource(r.Tenant); err != nil {
@@ -310,7 +310,7 @@ func (s *Store) UpdateSource(ctx context.Context, was, r store.Source, ends time
 				return err
 			}
 		}
-		return t.leave(r.ID, traces)
+		return store.Leave(t, r.ID, traces)
 	})
 }
 
@@ -353,7 +353,7 @@ func (s *Store) DeleteSource(ctx context.Context, tenant int64, id uuid.UUID, wh
 		if err != nil {
 			return err
 		}
-		return t.leave(id, traces)
+		return store.Leave(t, id, traces)
 	})
 }
 

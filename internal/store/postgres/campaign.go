@@ -24,7 +24,7 @@ func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem st
 		return m, fault.Wrap(fault.Internal, "create template", err)
 	}
 	err = s.write(ctx, "create template", func(t *tx) error {
-		id, _, done, err := t.idempotent(m.Tenant, idem)
+		id, _, done, err := t.Idempotent(m.Tenant, idem)
 		if err != nil || done {
 			m.ID = id
 			return err
@@ -35,7 +35,7 @@ func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem st
 			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, row.US(t.now)); err != nil {
 			return err
 		}
-		return t.keepIdempotent(m.Tenant, idem, m.ID, "")
+		return t.KeepIdempotent(m.Tenant, idem, m.ID, "")
 	})
 	if err != nil {
 		return m, err
@@ -115,7 +115,7 @@ func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID, 
 		if _, err := t.exec(`UPDATE template SET deleted_at = $3 WHERE id = $1 AND tenant_id = $2`, id[:], tenant, row.US(t.now)); err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "template.delete", Subject: id.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "template.delete", Subject: id.String()})
 	})
 }
 
@@ -133,7 +133,7 @@ const instanceColumns = `seq, id, tenant_id, template_id, name, status, settings
 // CreateInstance stores an instance of an existing template.
 func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem store.Idempotency) (campaign.Instance, error) {
 	err := s.write(ctx, "create instance", func(t *tx) error {
-		id, _, done, err := t.idempotent(i.Tenant, idem)
+		id, _, done, err := t.Idempotent(i.Tenant, idem)
 		if err != nil || done {
 			i.ID = id
 			return err
@@ -159,7 +159,7 @@ func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem st
 		if _, err := t.mapCampaigns(i.Tenant, i.ID, i.ProviderCampaigns); err != nil {
 			return err
 		}
-		return t.keepIdempotent(i.Tenant, idem, i.ID, "")
+		return t.KeepIdempotent(i.Tenant, idem, i.ID, "")
 	})
 	if err != nil {
 		return i, err

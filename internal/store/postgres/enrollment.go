@@ -49,7 +49,7 @@ func (s *Store) enrollPart(ctx context.Context, tenant int64, instance uuid.UUID
 		if err := t.openInstance(tenant, instance); err != nil {
 			return err
 		}
-		id, note, again, err := t.idempotent(tenant, idem)
+		id, note, again, err := t.Idempotent(tenant, idem)
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (s *Store) enrollPart(ctx context.Context, tenant int64, instance uuid.UUID
 			done = append(done, d)
 		}
 		if len(part) == 1 && !done[0].Conflict && !done[0].Merged && done[0].Err == nil {
-			return t.keepIdempotent(tenant, idem, done[0].ID, fmt.Sprintf("%d %d", done[0].Adopted, done[0].Adopting))
+			return t.KeepIdempotent(tenant, idem, done[0].ID, fmt.Sprintf("%d %d", done[0].Adopted, done[0].Adopting))
 		}
 		return nil
 	})

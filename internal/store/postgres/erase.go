@@ -35,7 +35,7 @@ func (s *Store) StartErasure(ctx context.Context, tenant int64, c store.Contact,
 		}
 		t.later(`INSERT INTO erasure (id, tenant_id, status, task, phase, item, after_seq, since_xid, enrollments, created_at, updated_at)
 			VALUES ($1, $2, 'running', $3, $4, 0, 0, 0, $5, $6, $6)`, e.ID[:], tenant, raw, store.ErasePhaseContact, n, row.US(t.now))
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "contact.erase", Subject: e.ID.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "contact.erase", Subject: e.ID.String()})
 	})
 	return e, err
 }

@@ -7,15 +7,14 @@ import (
 	"github.com/google/uuid"
 
 	"tallyhook/internal/event"
-	"tallyhook/internal/fault"
 	"tallyhook/internal/store"
 	"tallyhook/internal/store/row"
 )
 
-// idempotent looks up what a request with this key made before. done is false
+// Idempotent looks up what a request with this key made before. done is false
 // when the key is new; a key that came with another request is a Conflict. Of
 // two requests at once the second waits until the first is committed or not.
-func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUID, note string, done bool, err error) {
+func (t *tx) Idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUID, note string, done bool, err error) {
 	if idem.Key == "" {
 		return uuid.Nil, "", false, nil
 	}
@@ -29,8 +28,8 @@ func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUI
 	if err != nil || !done {
 		return uuid.Nil, "", false, err
 	}
-	if string(request) != string(idem.Request[:]) {
-		return uuid.Nil, "", false, fault.New(fault.Conflict, "this Idempotency-Key was used with another request")
+	if err := idem.Same(request); err != nil {
+		return uuid.Nil, "", false, err
 	}
 	return row.ID(id), note, true, nil
 }
@@ -44,7 +43,7 @@ func (t *tx) lockIdempotent(tenant int64, key string) error {
 	return err
 }
 
-func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.UUID, note string) error {
+func (t *tx) KeepIdempotent(tenant int64, idem store.Idempotency, resource uuid.UUID, note string) error {
 	if idem.Key == "" {
 		return nil
 	}

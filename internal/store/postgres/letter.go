@@ -174,7 +174,7 @@ func (s *Store) SetLetter(ctx context.Context, tenant int64, id uuid.UUID, from,
 				return err
 			}
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter." + string(to), Subject: id.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter." + string(to), Subject: id.String()})
 	})
 }
 

@@ -61,7 +61,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 			return err
 		}
 		t.tell(store.Change{Kind: store.ChangedWork})
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
 	})
 	return r, err
 }
@@ -232,7 +232,7 @@ func (s *Store) CancelReplay(ctx context.Context, tenant int64, id uuid.UUID, ac
 		if err := t.endReplay(tenant, id, "cancelled"); err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay_cancel", Subject: id.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay_cancel", Subject: id.String()})
 	})
 	if err != nil {
 		return store.Replay{}, err

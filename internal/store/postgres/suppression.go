@@ -59,7 +59,7 @@ func (s *Store) PutSuppression(ctx context.Context, tenant int64, email, actor s
 		if err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.put"})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.put"})
 	})
 	if err != nil {
 		return campaign.Suppression{}, err
@@ -85,7 +85,7 @@ func (s *Store) DeleteSuppression(ctx context.Context, tenant int64, email, acto
 			return fault.New(fault.NotFound, "the address is not suppressed")
 		}
 		t.later(`DELETE FROM erased WHERE tenant_id = $1 AND key = $2`, tenant, key[:])
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.delete"})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.delete"})
 	})
 }
 

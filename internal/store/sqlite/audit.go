@@ -12,8 +12,8 @@ import (
 	"tallyhook/internal/store/row"
 )
 
-// audit writes a line of the audit log, with where its request came from.
-func (t *tx) audit(a store.Audit) error {
+// Audit writes a line of the audit log, with where its request came from.
+func (t *tx) Audit(a store.Audit) error {
 	from := store.OriginOf(t.ctx)
 	_, err := t.exec(`INSERT INTO audit (tenant_id, at, actor, action, subject, detail, remote, request_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
 		a.Tenant, row.US(a.At), a.Actor, a.Action, a.Subject, a.Detail, from.Remote, from.RequestID)
@@ -22,7 +22,7 @@ func (t *tx) audit(a store.Audit) error {
 
 // Audit writes a line of the audit log in a transaction of its own.
 func (s *Store) Audit(ctx context.Context, a store.Audit) error {
-	return s.write(ctx, live, "write audit log", func(t *tx) error { return t.audit(a) })
+	return s.write(ctx, live, "write audit log", func(t *tx) error { return t.Audit(a) })
 }
 
 // AuditLog lists a tenant's lines, newest first.
@@ -44,26 +44,6 @@ func (s *Store) AuditLog(ctx context.Context, tenant int64, f store.AuditFilter,
 	return rows, next, err
 }
 
-// leave writes what a change of a resource leaves beside its own rows.
-func (t *tx) leave(resource uuid.UUID, traces []store.Trace) error {
-	for _, tr := range traces {
-		_, _, done, err := t.idempotent(tr.Audit.Tenant, tr.Idempotency)
-		if err == nil && done {
-			err = fault.New(fault.Conflict, "this Idempotency-Key was used a moment ago; ask again")
-		}
-		if err == nil {
-			err = t.keepIdempotent(tr.Audit.Tenant, tr.Idempotency, resource, "")
-		}
-		if err == nil {
-			err = t.audit(tr.Audit)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Recall finds what a creating request with this key made before, and what was
 // sealed of its answer: nil when that has been forgotten. NotFound when the key
 // is new, a Conflict when it came with another request.
@@ -81,8 +61,9 @@ func (s *Store) Recall(ctx context.Context, tenant int64, idem store.Idempotency
 		return uuid.Nil, nil, err
 	case !found:
 		return uuid.Nil, nil, fault.New(fault.NotFound, "the Idempotency-Key is new")
-	case string(request) != string(idem.Request[:]):
-		return uuid.Nil, nil, fault.New(fault.Conflict, "this Idempotency-Key was used with another request")
+	}
+	if err := idem.Same(request); err != nil {
+		return uuid.Nil, nil, err
 	}
 	return row.ID(id), sealed, nil
 }

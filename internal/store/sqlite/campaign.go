@@ -14,9 +14,9 @@ import (
 	"tallyhook/internal/store/row"
 )
 
-// idempotent looks up what a request with this key made before. done is false
+// Idempotent looks up what a request with this key made before. done is false
 // when the key is new; a key that came with another request is a Conflict.
-func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUID, note string, done bool, err error) {
+func (t *tx) Idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUID, note string, done bool, err error) {
 	if idem.Key == "" {
 		return uuid.Nil, "", false, nil
 	}
@@ -27,13 +27,13 @@ func (t *tx) idempotent(tenant int64, idem store.Idempotency) (resource uuid.UUI
 	if err != nil || !done {
 		return uuid.Nil, "", false, err
 	}
-	if string(request) != string(idem.Request[:]) {
-		return uuid.Nil, "", false, fault.New(fault.Conflict, "this Idempotency-Key was used with another request")
+	if err := idem.Same(request); err != nil {
+		return uuid.Nil, "", false, err
 	}
 	return row.ID(id), note, true, nil
 }
 
-func (t *tx) keepIdempotent(tenant int64, idem store.Idempotency, resource uuid.UUID, note string) error {
+func (t *tx) KeepIdempotent(tenant int64, idem store.Idempotency, resource uuid.UUID, note string) error {
 	if idem.Key == "" {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem st
 		return m, fault.Wrap(fault.Internal, "create template", err)
 	}
 	err = s.write(ctx, live, "create template", func(t *tx) error {
-		id, _, done, err := t.idempotent(m.Tenant, idem)
+		id, _, done, err := t.Idempotent(m.Tenant, idem)
 		if err != nil || done {
 			m.ID = id
 			return err
@@ -61,7 +61,7 @@ func (s *Store) CreateTemplate(ctx context.Context, m campaign.Template, idem st
 			m.ID[:], m.Tenant, m.Name, m.Description, m.Type, m.PathType, m.Settings, steps, row.US(t.now)); err != nil {
 			return err
 		}
-		return t.keepIdempotent(m.Tenant, idem, m.ID, "")
+		return t.KeepIdempotent(m.Tenant, idem, m.ID, "")
 	})
 	if err != nil {
 		return m, err
@@ -139,7 +139,7 @@ func (s *Store) DeleteTemplate(ctx context.Context, tenant int64, id uuid.UUID, 
 		if err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "template.delete", Subject: id.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "template.delete", Subject: id.String()})
 	})
 }
 
@@ -149,7 +149,7 @@ const instanceColumns = `seq, id, tenant_id, template_id, name, status, settings
 // CreateInstance stores an instance of an existing template.
 func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem store.Idempotency) (campaign.Instance, error) {
 	err := s.write(ctx, live, "create instance", func(t *tx) error {
-		id, _, done, err := t.idempotent(i.Tenant, idem)
+		id, _, done, err := t.Idempotent(i.Tenant, idem)
 		if err != nil || done {
 			i.ID = id
 			return err
@@ -177,7 +177,7 @@ func (s *Store) CreateInstance(ctx context.Context, i campaign.Instance, idem st
 		if _, err := t.mapCampaigns(i.Tenant, i.ID, i.ProviderCampaigns); err != nil {
 			return err
 		}
-		return t.keepIdempotent(i.Tenant, idem, i.ID, "")
+		return t.KeepIdempotent(i.Tenant, idem, i.ID, "")
 	})
 	if err != nil {
 		return i, err

@@ -96,7 +96,7 @@ func (t *tx) openInstance(tenant int64, id uuid.UUID) error {
 }
 
 func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, merge bool, idem store.Idempotency) (store.Enrolled, error) {
-	id, note, done, err := t.idempotent(tenant, idem)
+	id, note, done, err := t.Idempotent(tenant, idem)
 	if err != nil {
 		return store.Enrolled{}, err
 	}
@@ -142,7 +142,7 @@ func (t *tx) enroll(tenant int64, instance uuid.UUID, e *campaign.Enrollment, me
 	if err != nil {
 		return d, err
 	}
-	return d, t.keepIdempotent(tenant, idem, d.ID, fmt.Sprintf("%d %d", d.Adopted, d.Adopting))
+	return d, t.KeepIdempotent(tenant, idem, d.ID, fmt.Sprintf("%d %d", d.Adopted, d.Adopting))
 }
 
 // contactKeys are the columns that make a contact unique in an instance; nil where not told.

@@ -46,7 +46,7 @@ func (s *Store) StartErasure(ctx context.Context, tenant int64, c store.Contact,
 			return err
 		}
 		t.either = append(t.either, func() { s.erasing.Store(true) })
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "contact.erase", Subject: e.ID.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "contact.erase", Subject: e.ID.String()})
 	})
 	return e, err
 }

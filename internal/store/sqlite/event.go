@@ -169,7 +169,7 @@ func (s *Store) Assign(ctx context.Context, tenant int64, id, enrollment uuid.UU
 		if err := t.remember(tenant, r.Seq, store.Moment{At: t.now, What: "assigned", Detail: detail}); err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "event.assign", Subject: id.String(), Detail: detail})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "event.assign", Subject: id.String(), Detail: detail})
 	})
 	return res, err
 }

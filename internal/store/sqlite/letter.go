@@ -181,7 +181,7 @@ func (s *Store) SetLetter(ctx context.Context, tenant int64, id uuid.UUID, from,
 				return err
 			}
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter." + string(to), Subject: id.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter." + string(to), Subject: id.String()})
 	})
 }
 
@@ -307,7 +307,7 @@ func (s *Store) StartReplay(ctx context.Context, tenant int64, ids []uuid.UUID, 
 			VALUES (?1, ?2, 'running', ?3, ?4, 0, ?5, ?6, ?7, ?7)`, r.ID[:], tenant, filter, ids != nil, until, r.Matched, row.US(t.now)); err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay", Subject: r.ID.String(), Detail: fmt.Sprintf("%d matched", r.Matched)})
 	})
 	return r, err
 }
@@ -468,7 +468,7 @@ func (s *Store) CancelReplay(ctx context.Context, tenant int64, id uuid.UUID, ac
 		if err := t.endReplay(tenant, id, "cancelled"); err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay_cancel", Subject: id.String()})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "dead_letter.replay_cancel", Subject: id.String()})
 	})
 	if err != nil {
 		return store.Replay{}, err

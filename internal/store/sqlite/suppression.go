@@ -59,7 +59,7 @@ func (s *Store) PutSuppression(ctx context.Context, tenant int64, email, actor s
 		if err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.put"})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.put"})
 	})
 	if err != nil {
 		return campaign.Suppression{}, err
@@ -87,7 +87,7 @@ func (s *Store) DeleteSuppression(ctx context.Context, tenant int64, email, acto
 		if _, err := t.exec(`DELETE FROM erased WHERE tenant_id = ?1 AND key = ?2`, tenant, key[:]); err != nil {
 			return err
 		}
-		return t.audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.delete"})
+		return t.Audit(store.Audit{At: t.now, Tenant: tenant, Actor: actor, Action: "suppression.delete"})
 	})
 }
 

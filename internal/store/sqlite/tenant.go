@@ -26,7 +26,7 @@ func (s *Store) CreateTenant(ctx context.Context, n store.Tenant, first store.Ke
 		return n, fault.Wrap(fault.Internal, "create tenant", err)
 	}
 	err = s.write(ctx, live, "create tenant", func(t *tx) error {
-		if err := t.leave(n.UID, traces); err != nil {
+		if err := store.Leave(t, n.UID, traces); err != nil {
 			return err
 		}
 		n.CreatedAt = t.now
@@ -105,7 +105,7 @@ func (s *Store) UpdateTenant(ctx context.Context, n store.Tenant, traces ...stor
 		case changed == 0:
 			return fault.New(fault.NotFound, "there is no tenant %s", n.UID)
 		}
-		return t.leave(n.UID, traces)
+		return store.Leave(t, n.UID, traces)
 	})
 }
 
@@ -128,7 +128,7 @@ func (s *Store) SuspendTenant(ctx context.Context, uid uuid.UUID, at time.Time, 
 			}
 			return fault.New(fault.NotFound, "there is no tenant %s", uid)
 		}
-		return t.leave(uid, traces)
+		return store.Leave(t, uid, traces)
 	})
 }
 
